@@ -1,0 +1,164 @@
+"""Open demo.ipynb in JupyterLab: what `make lab` does once .venv is there.
+
+PORT=8081 in the environment changes the port; `--no-browser` leaves the browser alone.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import zmq
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class LabError(Exception):
+    """Something the user must put right; the message is one sentence that says what and how."""
+
+
+def port_from(environ):
+    """The port to listen on: PORT, else 8080."""
+    text = environ.get("PORT") or "8080"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise LabError(f"PORT={text} is not a port: give a number from 1 to 65535.")
+    return int(text)
+
+
+def check_port(port):
+    """Raise LabError if a program already answers on this port, be it on 127.0.0.1 or on ::1.
+
+    Jupyter alone would not notice a program on ::1, and the browser may go to that one.
+    """
+    taken = LabError(
+        f"Port {port} is already taken, perhaps by a JupyterLab left open: close that one, or type "
+        f"`PORT={port + 1 if port < 65535 else 8080} make lab` for another port."
+    )
+    for host in ("127.0.0.1", "::1"):
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            continue
+        raise taken
+    with socket.socket() as s:
+        if os.name != "nt":  # there it would allow what we want to find out
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise LabError(f"Port {port} is not for ordinary users: take one above 1023.") from None
+        except OSError:
+            raise taken from None
+
+
+def has_display(environ, platform=sys.platform):
+    """Whether a browser window can be opened here."""
+    if platform.startswith("linux"):
+        return bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+    return not environ.get("SSH_CONNECTION")
+
+
+def command(port, browser):
+    """The JupyterLab command line.
+
+    There is no token: the server listens on 127.0.0.1 alone, so only programs on this very machine
+    can reach it, and Jupyter refuses requests that another website's page sends there (it checks
+    the host, the origin and a cookie). On a machine shared with others use a token, as the guide
+    to the rented GPU does.
+    """
+    args = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",  # else a taken port silently becomes another one
+        f"--ServerApp.root_dir={ROOT}",
+        "--IdentityProvider.token=",
+        "--PasswordIdentityProvider.hashed_password=",
+        "--LabApp.default_url=/lab/tree/demo.ipynb",
+        "--Application.log_level=ERROR",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        args.append("--ServerApp.allow_root=True")
+    if zmq.has("curve"):  # else each kernel warns that it talks to us without encryption
+        args.append("--KernelManager.transport_encryption=auto")
+    if not browser:
+        args.append("--ServerApp.open_browser=False")
+    return args
+
+
+def lab_environment(environ):
+    """Environment of the server: our JupyterLab settings, and this Python's kernel.
+
+    The settings (no question about news at the first visit) lie beside the user's own, which win.
+    A kernel named python3 that the user once installed for another Python must not win.
+    """
+    ours = [str(ROOT / "tools" / "jupyter"), environ.get("JUPYTER_CONFIG_PATH", "")]
+    return dict(
+        environ,
+        JUPYTER_CONFIG_PATH=os.pathsep.join(filter(None, ours)),
+        JUPYTER_PREFER_ENV_PATH="1",
+    )
+
+
+def say_when_ready(port, server, browser):
+    """Print what to click, as soon as the server answers."""
+    address = f"http://localhost:{port}/lab/tree/demo.ipynb"
+    while server.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status", timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+            continue
+        print(
+            f"{'Your browser shows' if browser else 'Open in a browser:'} {address}\n"
+            "Wait until the circle at the top right is empty, then choose Run > Run All Cells; "
+            "when it is empty again, all is done. Ctrl-C here closes JupyterLab.",
+            flush=True,
+        )
+        return
+
+
+def main():
+    """Run JupyterLab until Ctrl-C. Returns the exit status."""
+    port = port_from(os.environ)
+    check_port(port)
+    browser = "--no-browser" not in sys.argv[1:] and has_display(os.environ)
+    # Its own session, so that Ctrl-C reaches only us: JupyterLab would ask "Shut down (y/[n])?".
+    server = subprocess.Popen(
+        command(port, browser), cwd=ROOT, env=lab_environment(os.environ), start_new_session=True
+    )
+
+    def stop(*_):
+        if server.poll() is None:
+            server.terminate()  # JupyterLab then shuts its kernels down and ends
+
+    asked = threading.Event()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: (asked.set(), stop()))
+    threading.Thread(target=say_when_ready, args=(port, server, browser), daemon=True).start()
+    while server.poll() is None:
+        if asked.is_set():
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+        time.sleep(0.2)
+    if asked.is_set():
+        print("\nJupyterLab is closed.")
+        return 0
+    raise LabError(f"JupyterLab ended by itself (status {server.returncode}); see the lines above.")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LabError as error:
+        sys.exit(str(error))

@@ -1,0 +1,249 @@
+"""Run a notebook from top to bottom without a browser: what `make run` does once .venv is there.
+
+    python tools/run_notebook.py demo.ipynb            writes out/demo.ipynb and out/demo.html
+    python tools/run_notebook.py demo.ipynb --store    and stores the outputs in demo.ipynb itself
+
+IMGS, BODY and OUT in the environment change the pictures, the network's weights and the folder.
+"""
+
+import argparse
+import base64
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import zmq
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.util import run_sync
+from nbconvert import HTMLExporter
+from traitlets.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+BODIES = ("auto", "imagenet", "bundled")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class RunError(Exception):
+    """The run failed; the message is for people."""
+
+
+def settings(environ):
+    """Check IMGS, BODY and OUT, and make the paths absolute, since the kernel starts elsewhere.
+
+    Returns
+    -------
+    dict of str
+        The variables to export to the kernel; OUT is always there.
+    """
+    found = {"OUT": str(Path(environ.get("OUT") or ROOT / "out").expanduser().resolve())}
+    if environ.get("IMGS"):
+        imgs = Path(environ["IMGS"]).expanduser().resolve()
+        if not imgs.is_dir():
+            raise RunError(
+                f"IMGS={environ['IMGS']} is not a folder here: give the path of one that has "
+                "train/ and valid/ inside."
+            )
+        found["IMGS"] = str(imgs)
+    if environ.get("BODY"):
+        if environ["BODY"] not in BODIES:
+            raise RunError(f"BODY={environ['BODY']} is unknown: use one of {', '.join(BODIES)}.")
+        found["BODY"] = environ["BODY"]
+    return found
+
+
+def headings(nb):
+    """For each cell, the text of the heading it stands under."""
+    current, found = "", []
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            lines = re.sub(r"(?ms)^```.*?^```", "", cell.source).splitlines()
+            titles = [m[1].strip() for m in map(re.compile(r"#{1,6}\s+(.*)").match, lines) if m]
+            current = titles[-1] if titles else current
+        found.append(current)
+    return found
+
+
+def execute(nb, say=print):
+    """Run all code cells of `nb` in place, in a fresh kernel at the repo's root.
+
+    Raises
+    ------
+    RunError
+        If a cell raises or the kernel dies; `nb` then holds what ran until there.
+    """
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    code = [i for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
+    under = headings(nb)
+    client = NotebookClient(
+        nb,
+        timeout=None,  # training on a slow machine may take its time; the progress shows it lives
+        startup_timeout=120,
+        kernel_name="python3",
+        record_timing=False,
+        # else the kernel warns that it talks to us without encryption
+        config=Config(
+            KernelManager={"transport_encryption": "auto" if zmq.has("curve") else "disabled"}
+        ),
+        resources={"metadata": {"path": str(ROOT)}},
+    )
+    with client.setup_kernel():
+        for n, i in enumerate(code, 1):
+            where = f"Cell {n} of {len(code)}" + (f' (under "{under[i]}")' if under[i] else "")
+            say(f"[{n:>{len(str(len(code)))}}/{len(code)}] {under[i]} ... ", end="", flush=True)
+            start = time.monotonic()
+            try:
+                client.execute_cell(nb.cells[i], i)
+            except CellExecutionError as error:
+                say("failed", flush=True)
+                last = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+                if not last.startswith(error.ename):
+                    last = f"{error.ename}: ... {last}"
+                raise RunError(f"{where} failed: {last}") from None
+            except KeyboardInterrupt:
+                # a polite end would have the kernel print a traceback
+                run_sync(client.km.provisioner.kill)()
+                raise
+            except DeadKernelError:
+                say("failed", flush=True)
+                raise RunError(
+                    f"{where} failed: Python itself ended, most often for want of memory; close "
+                    "other programs and try again."
+                ) from None
+            say(f"{time.monotonic() - start:.1f} s", flush=True)
+
+
+def to_html(nb, name):
+    """The notebook as one HTML page with its pictures inside, which needs no network to be read.
+
+    nbconvert's page loads scripts from the web: for formulas, which stays where there are any, and
+    for widgets and diagrams, which goes.
+    """
+    formulas = any(c.cell_type == "markdown" and "$" in c.source for c in nb.cells)
+    drop = ["html_head_js_requirejs", "html_head_js_mermaidjs", "jupyter_widgets"]
+    drop += [] if formulas else ["html_head_js_mathjax"]
+    blocks = "".join(f"{{% block {b} %}}{{% endblock %}}" for b in drop)
+    exporter = HTMLExporter(
+        raw_template="{% extends 'lab/index.html.j2' %}" + blocks, embed_images=True
+    )
+    exporter.log.setLevel(logging.ERROR)  # it warns of pictures without alt text; Jupyter has none
+    return exporter.from_notebook_node(
+        nb, resources={"metadata": {"name": name, "path": str(ROOT)}}
+    )[0]
+
+
+def write(path, text):
+    """Write a file whole or not at all: under another name first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def as_text(nb):
+    """An .ipynb file's text, as JupyterLab writes it."""
+    return nbformat.writes(nb, version=4) + "\n"
+
+
+def normalised(nb, root=ROOT, prefix=sys.prefix):
+    """A copy without what differs from machine to machine: times, paths, widgets' state, versions.
+
+    What the cells printed stays, except that paths inside the repo lose what is before it.
+    """
+    places = sorted({f"{prefix}{os.sep}": f".venv{os.sep}", f"{root}{os.sep}": ""}.items())
+    places = sorted(places, key=lambda pair: -len(pair[0]))  # .venv lies inside the repo
+
+    def clean(value):
+        if isinstance(value, str):
+            for place, short in places:
+                value = value.replace(place, short)
+            return value
+        if isinstance(value, list):
+            return [clean(v) for v in value]
+        return {k: clean(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    nb = nbformat.from_dict(nb.copy())
+    nb.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {
+                "display_name": "Python 3 (ipykernel)",
+                "language": "python",
+                "name": "python3",
+            },
+            "language_info": {
+                "file_extension": ".py",
+                "mimetype": "text/x-python",
+                "name": "python",
+                "pygments_lexer": "ipython3",
+            },
+        }
+    )
+    for cell in nb.cells:
+        for key in ("execution", "collapsed", "scrolled", "ExecuteTime", "trusted"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = nbformat.from_dict(clean(cell.outputs))
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
+    return nb
+
+
+def picture_of(nb, id):
+    """The bytes of the first PNG that the cell with this id shows, or None."""
+    for cell in nb.cells:
+        for output in cell.get("outputs", []) if cell.id == id else []:
+            if "image/png" in output.get("data", {}):
+                return base64.b64decode(output.data["image/png"])
+    return None
+
+
+def main(argv=None):
+    """Run, save what ran even if a cell failed, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", nargs="?", default="demo.ipynb")
+    parser.add_argument("--store", action="store_true", help="store the outputs in the notebook")
+    args = parser.parse_args(argv)
+    start = time.monotonic()
+    notebook = Path(args.notebook)
+    try:
+        variables = settings(os.environ)
+        if not notebook.is_file():
+            raise RunError(f"There is no notebook {notebook} in {Path.cwd()}.")
+        nb = nbformat.read(notebook, as_version=4)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name in ("IMGS", "BODY"):
+        os.environ.pop(name, None)  # `make run BODY=` means the default
+    os.environ.update(variables, JUPYTER_PREFER_ENV_PATH="1")  # this Python's kernel, no other
+    out = Path(variables["OUT"])
+    failure, status = None, 0
+    try:
+        execute(nb)
+    except RunError as error:
+        failure, status = str(error), 1
+    except KeyboardInterrupt:
+        failure, status = "\nInterrupted.", 130
+    saved = [out / f"{notebook.stem}{suffix}" for suffix in (".ipynb", ".html")]
+    write(saved[0], as_text(nb))
+    write(saved[1], to_html(nb, notebook.stem))
+    if failure:
+        print(f"{failure}\nWhat ran until there is in {saved[1]}", file=sys.stderr)
+        return status
+    if args.store:
+        write(notebook, as_text(normalised(nb)))
+        print(f"The outputs are stored in {notebook}")
+        if verdict := picture_of(nb, "compare"):  # the README shows it
+            (ROOT / "imgs" / "verdict.png").write_bytes(verdict)
+    print(f"Done in {time.monotonic() - start:.0f} s. To read it, open {saved[1]} in a browser.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
