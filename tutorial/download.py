@@ -1,0 +1,88 @@
+"""Download one file, whole and right or not at all, without waiting for a network that is dead."""
+
+import hashlib
+import os
+import queue
+import threading
+from urllib.parse import urlsplit
+
+import requests
+from tqdm.auto import tqdm
+
+PATIENCE = 5  # seconds for a server to answer, and for each next piece of the file
+
+
+class DownloadError(RuntimeError):
+    """The file can't be had; the message says why."""
+
+
+def download(url, path, digits):
+    """Download `url` to `path`, with a progress bar.
+
+    Parameters
+    ----------
+    url : str
+    path : Path
+        Exists afterwards only if the file arrived whole and right. Folders are made as needed.
+    digits : str
+        The first digits of the file's SHA-256.
+
+    Raises
+    ------
+    DownloadError
+        If the server can't be reached within 5 s, refuses, falls silent for 5 s, breaks off or
+        sends something else, or if `path` can't be written.
+    """
+    host = urlsplit(url).hostname
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file, _ask(url) as answer:
+            size = int(answer.headers.get("Content-Length", 0)) or None
+            with tqdm(
+                total=size, unit="B", unit_scale=True, desc=f"{path.name} from {host}"
+            ) as bar:
+                for piece in answer.iter_content(1 << 16):
+                    bar.update(file.write(piece))
+        if not sha256(part).startswith(digits):
+            raise DownloadError(f"what {host} sent has a wrong checksum")
+        os.replace(part, path)
+    except requests.RequestException as error:
+        raise DownloadError(f"the download from {host} broke off") from error
+    except OSError as error:
+        raise DownloadError(f"{path.parent} can't be written to ({error.strerror})") from error
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def sha256(path):
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ask(url):
+    """Return the server's answer, its content still to come, or raise `DownloadError` within 5 s.
+
+    The name look-up and each address of the server have time limits of their own, which add up.
+    A thread that is not waited for makes it one limit for all of them.
+    """
+    host, box = urlsplit(url).hostname, queue.Queue()
+
+    def ask():
+        try:
+            box.put(requests.get(url, stream=True, timeout=PATIENCE))
+        except Exception as error:
+            box.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = box.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise DownloadError(f"{host} did not answer within {PATIENCE} s") from None
+    if isinstance(answer, Exception):
+        raise DownloadError(f"{host} can't be reached ({type(answer).__name__})") from answer
+    if not answer.ok:
+        raise DownloadError(f"{host} answered {answer.status_code} {answer.reason}")
+    return answer

@@ -1,0 +1,102 @@
+"""Two drawings that fastai does not have: the layers with their rates, and loss by epoch."""
+
+import matplotlib.pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+# The blocks of a resnet body as a picture passes them: name, place in `learn.model[0]`, and what
+# the block comes to see.
+BLOCKS = [
+    ("stem", 0, "edges,\ncolours"),
+    ("layer1", 4, "corners,\ntextures"),
+    ("layer2", 5, "patterns"),
+    ("layer3", 6, "parts"),
+    ("layer4", 7, "whole\nthings"),
+]
+COLOURS = ["#9ecae1", "#6baed6", "#fdae6b"]
+
+
+def group_of(module, opt):
+    """Return the number of the optimizer's parameter group that holds a module's parameters."""
+    wanted = next(module.parameters())
+    groups = [any(p is wanted for p in group) for group in opt.param_lists]
+    return groups.index(True)
+
+
+def draw_layers(learn):
+    """Draw the network as boxes, coloured by parameter group, with each group's learning rate.
+
+    Groups and rates are read from `learn.opt`, so that the drawing shows what training will use.
+
+    Parameters
+    ----------
+    learn : Learner
+        From `vision_learner` with a resnet; its optimizer exists once it has been frozen, unfrozen
+        or trained.
+    """
+    body, head = learn.model[0], learn.model[1]
+    blocks = [(name, body[at], sees) for name, at, sees in BLOCKS]
+    blocks.append(("head", head, "our\nclasses"))
+    _, ax = plt.subplots(figsize=(10, 2.6))
+    boxes = {}
+    for place, (name, module, sees) in enumerate(blocks):
+        group = group_of(module, learn.opt)
+        boxes.setdefault(group, []).append(place)
+        style = {"boxstyle": "round,pad=0.05", "ec": "#333333", "fc": COLOURS[group % 3]}
+        ax.add_patch(FancyBboxPatch((place, 0), 0.8, 1, **style))
+        ax.text(place + 0.4, 0.74, name, ha="center", va="center", weight="bold")
+        ax.text(place + 0.4, 0.34, sees, ha="center", va="center", fontsize=9)
+        ax.annotate("", (place, 0.5), (place - 0.15, 0.5), arrowprops={"arrowstyle": "->"})
+    for group, places in boxes.items():
+        left, right = places[0], places[-1] + 0.8
+        ax.plot([left, left, right, right], [-0.18, -0.26, -0.26, -0.18], color="#333333")
+        rate = learn.opt.hypers[group]["lr"]
+        ax.text((left + right) / 2, -0.34, f"rate {rate:.1e}", ha="center", va="top")
+    ax.text(-0.2, 0.5, "picture", ha="right", va="center")
+    ax.set(xlim=(-0.9, len(blocks)), ylim=(-0.55, 1.1))
+    ax.axis("off")
+    plt.show()
+
+
+def epoch_losses(recorder):
+    """Return train and valid loss of each epoch of the last training, as two lists of float."""
+    names = recorder.metric_names[1:]  # the first one counts epochs and is not in `values`
+    train, valid = names.index("train_loss"), names.index("valid_loss")
+    return [row[train] for row in recorder.values], [row[valid] for row in recorder.values]
+
+
+def overfits(train, valid):
+    """Judge from the numbers whether a training has begun to learn its pictures by heart.
+
+    Parameters
+    ----------
+    train, valid : list of float
+        Loss after each epoch, of equal length.
+
+    Returns
+    -------
+    str
+        One sentence. Overfitting is said of a training whose valid loss has risen by more than a
+        tenth above its lowest value while the train loss went on falling.
+    """
+    best = valid.index(min(valid))
+    if train[-1] < train[best] and valid[-1] > 1.1 * valid[best]:
+        return (
+            f"Overfitting: valid loss was lowest after epoch {best} ({valid[best]:.3f}) and has"
+            f" risen since to {valid[-1]:.3f}, while train loss went on falling."
+        )
+    return (
+        f"No sign of overfitting: valid loss ends at {valid[-1]:.3f}, and its lowest value was"
+        f" {valid[best]:.3f}, after epoch {best}."
+    )
+
+
+def show_losses(recorder):
+    """Draw train and valid loss epoch by epoch, then say whether the numbers show overfitting."""
+    train, valid = epoch_losses(recorder)
+    _, ax = plt.subplots(figsize=(7, 3.5))
+    ax.plot(train, "o-", label="train loss")
+    ax.plot(valid, "s--", label="valid loss")
+    ax.set(xlabel="epoch", ylabel="loss", xticks=range(len(train)), ylim=(0, None))
+    ax.legend()
+    plt.show()
+    print(overfits(train, valid))

@@ -1,0 +1,48 @@
+"""Errors for people: in a notebook they show one sentence, not a traceback."""
+
+# The step of the notebook that makes each name, for the reader who skipped it.
+MADE_IN_STEP = {
+    "path": 1,
+    "dls": 2,
+    "learn": 4,
+    "right": 6,
+    "interp": 7,
+    "test_files": 8,
+    "probs": 9,
+    "guesses": 9,
+    "first": 10,
+    "tuned_right": 13,
+    "second": 14,
+}
+
+
+class TutorialError(Exception):
+    """A mistake that a person can put right; its message says what is wrong and what to do."""
+
+    def _render_traceback_(self):
+        """Return the lines that IPython shows: the message alone."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class FolderError(TutorialError):
+    """The folder of pictures cannot be used as it is."""
+
+
+def _name_the_step(shell, kind, error, trace, tb_offset=None):
+    """Show a `NameError` for a name of the tutorial as a hint, any other as usual."""
+    if error.name in MADE_IN_STEP:
+        hint = (
+            f"`{error.name}` is made in step {MADE_IN_STEP[error.name]}, which has not been run"
+            " yet. Choose Run > Run All Above Selected Cell, then run this cell again."
+        )
+        error._render_traceback_ = lambda: [hint]
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+
+def explain_skipped_steps():
+    """Ask IPython to answer a skipped step with a hint. Outside a notebook, do nothing."""
+    try:
+        shell = get_ipython()
+    except NameError:
+        return
+    shell.set_custom_exc((NameError,), _name_the_step)

@@ -1,0 +1,147 @@
+"""The notebook's first words: what it found on this computer, and how long Run All takes here."""
+
+import platform
+import time
+from functools import cache
+from pathlib import Path
+
+import fastai
+import torch
+from fastai.data.transforms import get_image_files
+from fastai.torch_core import default_device
+from torchvision.models import resnet34 as plain_resnet34
+
+from .backbone import body_in_use
+from .errors import FolderError, explain_skipped_steps
+from .precision import best_dtype, describe_device
+
+BATCH = 16  # pictures in a batch, as in the notebook
+OVERHEAD = 15  # seconds for figures, decoding and everything else that is not the network
+
+
+def check_folder(path):
+    """Count the pictures of each class and split.
+
+    Parameters
+    ----------
+    path : Path
+        Holds `train` and `valid`, each with one folder a class, and perhaps `test`.
+
+    Returns
+    -------
+    dict of str to dict of str to int
+        For "train" and "valid", how many pictures each class has.
+
+    Raises
+    ------
+    FolderError
+        If a split is missing, if there are fewer than two classes or too few pictures, or if the
+        two splits do not hold the same classes.
+    """
+    path, counts = Path(path), {}
+    for split in ("train", "valid"):
+        folder = path / split
+        if not folder.is_dir():
+            raise FolderError(
+                f"There is no folder {folder}. The tutorial needs {path}/train and {path}/valid,"
+                " each with one folder of pictures a class; IMGS=folder names another place."
+            )
+        classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+        found = {d.name: len(get_image_files(d)) for d in classes}
+        counts[split] = {name: n for name, n in found.items() if n}
+    if len(counts["train"]) < 2:
+        raise FolderError(
+            f"{path / 'train'} holds pictures of {len(counts['train'])} classes: put the pictures"
+            " of each class into a folder of its own there, for two classes or more."
+        )
+    if sum(counts["train"].values()) < BATCH:
+        raise FolderError(
+            f"{path / 'train'} holds fewer than {BATCH} pictures, too few for one batch: add some."
+        )
+    if only := sorted(set(counts["train"]) ^ set(counts["valid"])):
+        raise FolderError(
+            f"{path / 'train'} and {path / 'valid'} must hold the same classes; only one of them"
+            f" has pictures of {', '.join(only)}."
+        )
+    return counts
+
+
+@cache
+def train_rate(size=224, batch=BATCH):
+    """Measure how many pictures a second this computer can train on, in one short step.
+
+    Parameters
+    ----------
+    size : int
+        Side of the pictures, in pixels.
+    batch : int
+        Pictures in a step.
+
+    Returns
+    -------
+    float
+        Pictures a second, forward and backward through a whole resnet34.
+    """
+    device = default_device()
+    last = {"device": device, "memory_format": torch.channels_last}
+    model = plain_resnet34().to(**last)
+    pictures = torch.randn(batch, 3, size, size).to(**last)
+    dtype = best_dtype(device)
+    for _ in range(2):  # the first step also sets things up; the second one counts
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            out = model(pictures)
+        out.float().sum().backward()
+        model.conv1.weight.grad.sum().item()  # a GPU works in the background: wait for it
+    return batch / (time.perf_counter() - start)
+
+
+def seconds_for(train, valid, epochs, frozen):
+    """Estimate the seconds of `epochs` epochs: a look at a picture costs a third of a step.
+
+    With a frozen body a step needs no gradients of its filters, another third.
+    """
+    step = 0.67 if frozen else 1
+    return epochs * (step * train + 0.33 * valid) / train_rate()
+
+
+def in_words(seconds):
+    """Say a time as a person would: "about 40 seconds", "about 3 minutes"."""
+    if seconds < 95:
+        return f"about {max(5, 5 * round(seconds / 5))} seconds"
+    return f"about {round(seconds / 60)} minutes"
+
+
+def hello(path, head_epochs, tune_epochs):
+    """Print one plain sentence for each thing that a run depends on."""
+    explain_skipped_steps()
+    counts = check_folder(path)
+    device, precision = describe_device()
+    tests = len(get_image_files(Path(path) / "test"))
+    train, valid = (sum(counts[split].values()) for split in ("train", "valid"))
+    print(f"Python is {platform.python_version()}.")
+    print(f"fastai is {fastai.__version__}, on PyTorch {torch.__version__.split('+')[0]}.")
+    print(f"The device is {device}.")
+    print(f"The precision is {precision}.")
+    print(body_in_use())
+    print(
+        f"Pictures found: {train} for training, {valid} for validation, {tests} for testing;"
+        f" the classes are {', '.join(counts['train'])}."
+    )
+    seconds = seconds_for(train, valid, head_epochs, frozen=True)
+    seconds += seconds_for(train, valid, tune_epochs, frozen=False)
+    seconds += seconds_for(0, 5 * valid + 2 * tests, 1, frozen=False)  # the looks between
+    print(f"Run All takes {in_words(OVERHEAD + seconds)} here.")
+
+
+def how_long(dls, epochs, frozen=True):
+    """Return a sentence saying how long a training of `epochs` epochs takes on this computer."""
+    seconds = seconds_for(len(dls.train_ds), len(dls.valid_ds), epochs, frozen)
+    return f"Training takes {in_words(seconds)} on this computer."
+
+
+def trainable_share(learn):
+    """Return a sentence saying how many of the network's numbers training may change now."""
+    sizes = [(p.numel(), p.requires_grad) for p in learn.model.parameters()]
+    total, free = sum(n for n, _ in sizes), sum(n for n, on in sizes if on)
+    return f"Of the network's {total:,} numbers, {free:,} may change ({free / total:.1%})."
