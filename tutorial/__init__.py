@@ -11,6 +11,7 @@ from .errors import FolderError, TutorialError, explain_skipped_steps  # noqa: E
 from .precision import describe_device, native_precision  # noqa: E402
 from .start import check_folder, hello, how_long, trainable_share  # noqa: E402
 from .verdict import (  # noqa: E402
+    score,
     show_verdict,
     true_class,
     verdict,
@@ -34,6 +35,7 @@ __all__ = [
     "native_precision",
     "overfits",
     "resnet34",
+    "score",
     "show_losses",
     "show_verdict",
     "trainable_share",

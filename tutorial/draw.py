@@ -1,6 +1,7 @@
 """Two drawings that fastai does not have: the layers with their rates, and loss by epoch."""
 
 import matplotlib.pyplot as plt
+from matplotlib import font_manager
 from matplotlib.patches import FancyBboxPatch
 
 # The blocks of a resnet body as a picture passes them: name, place in `learn.model[0]`, and what
@@ -13,6 +14,16 @@ BLOCKS = [
     ("layer4", 7, "whole\nthings"),
 ]
 COLOURS = ["#9ecae1", "#6baed6", "#fdae6b"]
+
+
+# Fonts that can write Chinese class names: Linux, Windows, macOS.
+CHINESE = ["Noto Sans CJK SC", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB"]
+
+
+def use_chinese_fonts():
+    """Let plots fall back on a Chinese font, if there is one, for names that need it."""
+    known = font_manager.get_font_names()
+    plt.rcParams["font.family"] = ["sans-serif", *(name for name in CHINESE if name in known)]
 
 
 def group_of(module, opt):
@@ -58,7 +69,10 @@ def draw_layers(learn):
 
 
 def epoch_losses(recorder):
-    """Return train and valid loss of each epoch of the last training, as two lists of float."""
+    """Return train and valid loss of each epoch of the last training, as two lists of float.
+
+    Ask right after training: fastai empties its recorder whenever the learner predicts.
+    """
     names = recorder.metric_names[1:]  # the first one counts epochs and is not in `values`
     train, valid = names.index("train_loss"), names.index("valid_loss")
     return [row[train] for row in recorder.values], [row[valid] for row in recorder.values]
@@ -90,13 +104,12 @@ def overfits(train, valid):
     )
 
 
-def show_losses(recorder):
+def show_losses(train, valid):
     """Draw train and valid loss epoch by epoch, then say whether the numbers show overfitting."""
-    train, valid = epoch_losses(recorder)
     _, ax = plt.subplots(figsize=(7, 3.5))
     ax.plot(train, "o-", label="train loss")
     ax.plot(valid, "s--", label="valid loss")
     ax.set(xlabel="epoch", ylabel="loss", xticks=range(len(train)), ylim=(0, None))
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     plt.show()
     print(overfits(train, valid))

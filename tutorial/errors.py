@@ -6,12 +6,15 @@ MADE_IN_STEP = {
     "dls": 2,
     "learn": 4,
     "right": 6,
+    "valid_truth": 6,
     "interp": 7,
     "test_files": 8,
     "probs": 9,
     "guesses": 9,
     "first": 10,
+    "history": 12,
     "tuned_right": 13,
+    "probs_tuned": 14,
     "second": 14,
 }
 

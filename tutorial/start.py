@@ -12,6 +12,7 @@ from fastai.torch_core import default_device
 from torchvision.models import resnet34 as plain_resnet34
 
 from .backbone import body_in_use
+from .draw import use_chinese_fonts
 from .errors import FolderError, explain_skipped_steps
 from .precision import best_dtype, describe_device
 
@@ -47,7 +48,7 @@ def check_folder(path):
                 " each with one folder of pictures a class; IMGS=folder names another place."
             )
         classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
-        found = {d.name: len(get_image_files(d)) for d in classes}
+        found = {d.name: len(get_image_files(d, recurse=False)) for d in classes}
         counts[split] = {name: n for name, n in found.items() if n}
     if len(counts["train"]) < 2:
         raise FolderError(
@@ -115,6 +116,7 @@ def in_words(seconds):
 def hello(path, head_epochs, tune_epochs):
     """Print one plain sentence for each thing that a run depends on."""
     explain_skipped_steps()
+    use_chinese_fonts()
     counts = check_folder(path)
     device, precision = describe_device()
     tests = len(get_image_files(Path(path) / "test"))

@@ -47,13 +47,21 @@ def true_class(file, vocab):
     """Read a test picture's class from its folder or, failing that, from its file name.
 
     `test/walle/7.jpg` and `test/walle.7.jpg` are both of class `walle`. Of several class names that
-    a file name begins with, the longest counts. `None` where neither tells.
+    a file name begins with, the longest counts. `None` where neither tells; capitals do not matter,
+    and `catalog.7.jpg` is no `cat`.
     """
-    file = Path(file)
-    if file.parent.name in vocab:
-        return file.parent.name
-    starts = [name for name in vocab if file.name.lower().startswith(str(name).lower())]
-    return max(starts, key=len, default=None)
+    folder, name = Path(file).parent.name.casefold(), Path(file).name.casefold()
+    known = {str(one).casefold(): one for one in vocab}
+    if folder in known:
+        return known[folder]
+    whole = [one for one in known if name.startswith(one) and _ends_at(name, len(one))]
+    return known[max(whole, key=len)] if whole else None
+
+
+def _ends_at(name, place):
+    """Tell whether a word, or a number, ends before this place in a file name."""
+    before, after = name[place - 1], name[place]
+    return not after.isalpha() and not (before.isdigit() and after.isdigit())
 
 
 def verdict(files, probs, vocab):
@@ -90,6 +98,12 @@ def verdict(files, probs, vocab):
         rows.append((truth, guess, float(p.max()), answer))
     index = pd.Index([str(file) for file in files], name="file")
     return pd.DataFrame(rows, index, columns=["truth", "guess", "probability", "verdict"])
+
+
+def score(table):
+    """Return right answers of those that a file's name lets us judge, e.g. "5 of 6"."""
+    known = int((table.verdict != "unknown").sum())
+    return f"{(table.verdict == 'right').sum()} of {known}"
 
 
 def doubt(table):
@@ -133,7 +147,11 @@ def show_verdict(**tables):
         wrong = [Path(file).name for file in known.index[known.verdict == "wrong"]]
         if len(known):
             print(f"{label}: {what_it_proves(len(known) - len(wrong), len(known))}")
-            print(f"{label}: wrong: {', '.join(wrong[:MOST_PICTURES]) or 'none'}; {doubt(table)}")
+            more = f" and {len(wrong) - MOST_PICTURES} more" if len(wrong) > MOST_PICTURES else ""
+            names = ", ".join(wrong[:MOST_PICTURES]) or "none"
+            print(f"{label}: wrong: {names}{more}; {doubt(table)}")
+        else:
+            print(f"{label}: no file name tells a class, so nothing can be counted.")
 
 
 def what_changed(before, after):

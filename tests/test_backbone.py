@@ -1,0 +1,407 @@
+"""The body comes from where BODY says, whole and right, or with one clear sentence why not."""
+
+import hashlib
+import http.server
+import os
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models as tvm
+from fastai.vision.all import ImageDataLoaders, Normalize, Resize, accuracy, load_learner
+from fastai.vision.learner import vision_learner
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tutorial import backbone, download
+from tutorial.backbone import BodyError, body_in_use, resnet34
+
+PAYLOAD = os.urandom(300_000)
+DIGITS = hashlib.sha256(PAYLOAD).hexdigest()[:8]
+
+
+@pytest.fixture(scope="session")
+def fake_body(tmp_path_factory):
+    """A bundled file of random numbers, with its checksum beside it."""
+    torch.manual_seed(0)
+    state = {k: t for k, t in tvm.resnet34().state_dict().items() if not k.startswith("fc.")}
+    state = {k: t for k, t in state.items() if "num_batches" not in k}
+    for name, numbers in state.items():
+        if numbers.ndim > 1:  # batch norm's numbers stay in float32, as in the real file
+            state[name] = numbers.half()
+    file = tmp_path_factory.mktemp("weights") / "resnet34-body.safetensors"
+    save_file(state, file)
+    write_sums(file)
+    return file
+
+
+def write_sums(file):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.with_name("SHA256SUMS").write_text(f"{digest}  {file.name}\n")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path, fake_body):
+    """An empty cache, no proxy, nothing remembered, the fake bundled file, BODY not set."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("BODY", raising=False)
+    monkeypatch.setattr(backbone, "BUNDLED", fake_body)
+    monkeypatch.setattr(backbone, "_said", set())
+    backbone._choose.cache_clear()
+    yield
+    backbone._choose.cache_clear()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Any use of the network fails the test."""
+
+    def refuse(*args, **kwargs):
+        pytest.fail("the network was used")
+
+    monkeypatch.setattr(backbone, "download", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def server():
+    """A local web server; `server.do` says what it does with a request, `server.asked` counts."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            web.asked += 1
+            web.do(self)
+
+        def log_message(self, *args):
+            pass
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.asked, web.do, web.daemon_threads, web.block_on_close = 0, send, True, False
+    threading.Thread(target=web.serve_forever, args=(0.05,), daemon=True).start()
+    yield web
+    web.shutdown()
+    web.server_close()
+
+
+def send(request, content=PAYLOAD, announced=None):
+    request.send_response(200)
+    request.send_header("Content-Length", str(announced or len(content)))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def use(monkeypatch, port, digits=DIGITS):
+    monkeypatch.setattr(backbone, "IMAGENET_URL", f"http://127.0.0.1:{port}/resnet34-{digits}.pth")
+
+
+def cached(digits=DIGITS):
+    return backbone.Path(torch.hub.get_dir(), "checkpoints", f"resnet34-{digits}.pth")
+
+
+def litter():
+    return [p for p in backbone.Path(torch.hub.get_dir()).rglob("*") if p.is_file()]
+
+
+# --- the download -----------------------------------------------------------------------------
+
+
+def test_a_good_file_is_downloaded_once(monkeypatch, server):
+    use(monkeypatch, server.server_port)
+    assert "ImageNet" in body_in_use() and "downloaded" in body_in_use()
+    assert cached().read_bytes() == PAYLOAD and litter() == [cached()]
+    backbone._choose.cache_clear()  # as if in a new process
+    assert "found in the cache" in body_in_use()
+    assert server.asked == 1
+
+
+def test_a_whole_resnet34_of_imagenet_is_used(monkeypatch, server, tmp_path, capsys):
+    torch.manual_seed(1)
+    theirs = tvm.resnet34()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    content = (tmp_path / "theirs.pth").read_bytes()
+    server.do = lambda request: send(request, content)
+    use(monkeypatch, server.server_port, hashlib.sha256(content).hexdigest()[:8])
+    monkeypatch.setenv("BODY", "imagenet")
+    ours = resnet34(weights="DEFAULT")
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
+    few = resnet34(weights="DEFAULT", num_classes=3)
+    assert few.fc.out_features == 3 and torch.equal(few.conv1.weight, theirs.conv1.weight)
+    assert server.asked == 1
+    assert capsys.readouterr().out.count("The body is") == 1
+
+
+def wrong_content(request):
+    send(request, PAYLOAD[::-1])
+
+
+def cut_connection(request):
+    send(request, PAYLOAD[:100_000], announced=len(PAYLOAD))
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def silent_halfway(request):
+    send(request, PAYLOAD[:100_000], announced=len(PAYLOAD))
+    time.sleep(20)
+
+
+def not_found(request):
+    request.send_error(404)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (wrong_content, "wrong checksum"),
+        (cut_connection, "broke off"),
+        (silent_halfway, "broke off"),
+        (not_found, "404"),
+    ],
+)
+def test_a_failed_download_leaves_nothing_and_falls_back(monkeypatch, server, fault, words):
+    monkeypatch.setattr(download, "PATIENCE", 1)
+    server.do = fault
+    use(monkeypatch, server.server_port)
+    sentence = body_in_use()
+    assert "bundled" in sentence and words in sentence and "127.0.0.1" in sentence
+    assert litter() == []
+    monkeypatch.setenv("BODY", "imagenet")
+    with pytest.raises(BodyError, match=words):
+        resnet34(weights="DEFAULT")
+    assert litter() == []
+
+
+def test_a_file_that_was_interrupted_by_the_user_leaves_nothing(monkeypatch, server):
+    use(monkeypatch, server.server_port)
+
+    def press_stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "sha256", press_stop)
+    with pytest.raises(KeyboardInterrupt):
+        body_in_use()
+    assert litter() == []
+
+
+def test_a_dead_host_costs_five_seconds_and_only_once(monkeypatch):
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        dead.listen(8)  # connections are taken up by the system and never answered
+        use(monkeypatch, dead.getsockname()[1])
+        start = time.monotonic()
+        assert "did not answer within 5 s" in body_in_use()
+        assert time.monotonic() - start < 15
+        start = time.monotonic()
+        assert "bundled" in body_in_use()
+        assert time.monotonic() - start < 1
+
+
+def test_a_name_look_up_that_hangs_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: time.sleep(4) or [])
+    start = time.monotonic()
+    assert "did not answer" in body_in_use()
+    assert time.monotonic() - start < 3
+
+
+def test_a_closed_port_is_said_to_be_out_of_reach(monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        use(monkeypatch, closed.getsockname()[1])
+        assert "127.0.0.1 can't be reached" in body_in_use()
+
+
+def test_a_damaged_file_in_the_cache_is_neither_used_nor_deleted(monkeypatch, no_network):
+    cached().parent.mkdir(parents=True)
+    cached().write_bytes(b"damaged")
+    use(monkeypatch, 9)
+    sentence = body_in_use()
+    assert "bundled" in sentence and "wrong checksum" in sentence and str(cached()) in sentence
+    assert cached().read_bytes() == b"damaged"
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, server, tmp_path):
+    (tmp_path / "torch").write_text("a file where the folder should be")
+    use(monkeypatch, server.server_port)
+    sentence = body_in_use()
+    assert "bundled" in sentence and "can't be written" in sentence and "torch" in sentence
+    assert server.asked == 0
+
+
+# --- BODY and the bundled file ----------------------------------------------------------------
+
+
+def test_bundled_never_touches_the_network(monkeypatch, no_network, fake_body, capsys):
+    monkeypatch.setenv("BODY", "bundled")
+    model = resnet34(weights="DEFAULT")
+    assert capsys.readouterr().out.count("bundled") >= 1
+    resnet34(weights="DEFAULT")
+    assert capsys.readouterr().out == ""
+    for name, numbers in load_file(fake_body).items():
+        mine = model.state_dict()[name]
+        assert mine.dtype == torch.float32 and torch.equal(mine, numbers.float())
+
+
+def test_the_sentence_is_not_said_twice(monkeypatch, capsys):
+    monkeypatch.setenv("BODY", "bundled")
+    assert "bundled" in body_in_use()
+    resnet34(pretrained=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_wrong_value_of_body_names_the_right_ones(monkeypatch):
+    monkeypatch.setenv("BODY", "best")
+    with pytest.raises(BodyError, match="'best'.*auto, imagenet or bundled"):
+        resnet34(weights="DEFAULT")
+
+
+def test_an_empty_body_means_auto(monkeypatch):
+    monkeypatch.setenv("BODY", "")
+    assert backbone._wanted() == "auto"
+
+
+def test_random_weights_need_no_file(monkeypatch, no_network, tmp_path, capsys):
+    monkeypatch.setattr(backbone, "BUNDLED", tmp_path / "missing.safetensors")
+    torch.manual_seed(3)
+    ours = resnet34()
+    torch.manual_seed(3)
+    assert torch.equal(ours.conv1.weight, tvm.resnet34().conv1.weight)
+    assert capsys.readouterr().out == ""
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def a_web_page(file):
+    file.write_text("<html>Not the file you want</html>" * 50)
+
+
+def an_lfs_pointer(file):
+    file.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def one_bit_wrong(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def no_sums(file):
+    file.with_name("SHA256SUMS").unlink()
+
+
+def a_layer_less(file):
+    save_file({k: t for k, t in load_file(file).items() if k != "layer4.2.bn2.weight"}, file)
+    write_sums(file)
+
+
+def a_layer_of_another_size(file):
+    save_file({**load_file(file), "conv1.weight": torch.zeros(64, 3, 3, 3)}, file)
+    write_sums(file)
+
+
+def a_layer_more(file):
+    save_file({**load_file(file), "layer5.0.conv1.weight": torch.zeros(1)}, file)
+    write_sums(file)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.unlink(), "is missing"),
+        (cut_short, "is cut short"),
+        (a_web_page, "is not a safetensors file"),
+        (an_lfs_pointer, "is not a safetensors file"),
+        (lambda file: file.write_bytes(b""), "is not a safetensors file"),
+        (one_bit_wrong, "has another checksum"),
+        (no_sums, "SHA256SUMS is missing"),
+        (a_layer_less, "another network"),
+        (a_layer_more, "another network"),
+        (a_layer_of_another_size, "another network"),
+    ],
+)
+def test_a_spoilt_bundled_file_is_one_clear_sentence(
+    monkeypatch, tmp_path, fake_body, no_network, spoil, words
+):
+    file = tmp_path / fake_body.name
+    file.write_bytes(fake_body.read_bytes())
+    write_sums(file)
+    spoil(file)
+    monkeypatch.setattr(backbone, "BUNDLED", file)
+    monkeypatch.setenv("BODY", "bundled")
+    with pytest.raises(BodyError, match=words) as caught:
+        resnet34(weights="DEFAULT")
+    message = str(caught.value)
+    assert str(tmp_path) in message and "restore it from the repository" in message
+    assert "\n" not in message
+
+
+def test_with_neither_body_the_message_gives_both_reasons(monkeypatch, tmp_path, server):
+    server.do = not_found
+    use(monkeypatch, server.server_port)
+    monkeypatch.setattr(backbone, "BUNDLED", tmp_path / "resnet34-body.safetensors")
+    with pytest.raises(BodyError, match="is missing.*404"):
+        resnet34(weights="DEFAULT")
+
+
+# --- as a drop-in in fastai -------------------------------------------------------------------
+
+
+@pytest.fixture
+def dls(tmp_path):
+    noise = np.random.default_rng(0)
+    for split in ("train", "valid"):
+        for i in range(4):
+            file = tmp_path / "imgs" / split / "ab"[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise.integers(0, 255, (70, 80, 3), dtype=np.uint8)).save(file)
+    return ImageDataLoaders.from_folder(
+        tmp_path / "imgs", valid="valid", item_tfms=Resize(64), bs=4, num_workers=0, device="cpu"
+    )
+
+
+def normalises(dls):
+    return any(isinstance(step, Normalize) for step in dls.after_batch.fs)
+
+
+def test_vision_learner_takes_it_as_it_takes_torchvisions(monkeypatch, dls, no_network, fake_body):
+    monkeypatch.setenv("BODY", "bundled")
+    learn = vision_learner(dls, resnet34, metrics=accuracy)
+    body, head = learn.model[0], learn.model[1]
+    assert torch.equal(body[0].weight, load_file(fake_body)["conv1.weight"].float())
+    assert len(body) == 8 and head[-1].out_features == 2
+    assert normalises(dls)
+    theirs = vision_learner(dls, tvm.resnet34, pretrained=False)
+    theirs.create_opt()
+    sizes = [[p.shape for p in group] for group in learn.opt.param_lists]
+    assert sizes == [[p.shape for p in group] for group in theirs.opt.param_lists]
+    assert len(sizes) == 3 and learn.opt.frozen_idx == 2
+    assert not body[0].weight.requires_grad and not body[7][0].conv1.weight.requires_grad
+    assert all(p.requires_grad for p in head.parameters())
+    learn.unfreeze()
+    assert body[0].weight.requires_grad
+
+
+def test_vision_learner_without_pretraining(dls, no_network, capsys):
+    learn = vision_learner(dls, resnet34, pretrained=False)
+    assert learn.model[0][0].weight.requires_grad
+    assert not normalises(dls)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_learner_survives_export(monkeypatch, dls, no_network, tmp_path):
+    monkeypatch.setenv("BODY", "bundled")
+    learn = vision_learner(dls, resnet34, path=tmp_path)
+    learn.export("export.pkl")
+    again = load_learner(tmp_path / "export.pkl")
+    assert again.arch is resnet34
+    file = next((tmp_path / "imgs").rglob("*.png"))
+    assert torch.allclose(again.predict(file)[2], learn.predict(file)[2], atol=1e-5)

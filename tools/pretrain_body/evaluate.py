@@ -1,0 +1,259 @@
+"""Measure a body beside a random body and a colour histogram, mean and sd over five seeds.
+
+    python tools/pretrain_body/evaluate.py                 everything: the tables of the model card
+    python tools/pretrain_body/evaluate.py --no-notebook   without the slow part, fine-tuning
+
+Nothing here chooses anything: pictures of `imgs/valid` only score, `imgs/test` is not read.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from drawings import draw_colours, draw_figure, draw_pictures
+from export import NAME, WEIGHTS, load_body, recalibrate
+from PIL import Image
+from scenes import MEAN, STD, SceneSource
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torchvision.models import resnet34
+from tqdm import tqdm
+from train import effective_rank
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = range(5)
+TASKS, SHOTS, TESTS = 4, 60, 100  # drawn pairs a seed; pictures of each figure
+
+
+def random_body(seed):
+    """An untrained resnet34 whose batch norms have at least met generated pictures."""
+    torch.manual_seed(seed)
+    body = resnet34()
+    body.fc = nn.Identity()
+    recalibrate(body, 256, 96)
+    return body
+
+
+@torch.no_grad()
+def features(body, pictures):
+    """Pooled features of uint8 RGB pictures, shape (n, side, side, 3) to (n, 512)."""
+    rows = []
+    for i in range(0, len(pictures), 32):
+        x = (pictures[i : i + 32].astype(np.float32) / 255 - MEAN) / STD
+        with torch.autocast("cpu", torch.bfloat16):
+            rows.append(body(torch.from_numpy(x).permute(0, 3, 1, 2)))
+    return torch.cat(rows).float().numpy()
+
+
+def histograms(pictures):
+    """8 x 8 x 8 hue-saturation-value histograms, shape (n, 512), as shares."""
+    rows = []
+    for picture in pictures:
+        hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
+        counts = cv2.calcHist([hsv], [0, 1, 2], None, [8, 8, 8], [0, 180, 0, 256, 0, 256])
+        rows.append(counts.ravel() / counts.sum())
+    return np.stack(rows)
+
+
+def fit(x, y):
+    """Logistic regression on standardised features; strength by cross-validation on them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LogisticRegressionCV(Cs=[1e-4, 1e-3, 1e-2, 1e-1, 1.0], cv=4, max_iter=500)
+        return make_pipeline(StandardScaler(), model).fit(x, y)
+
+
+def load_pictures(folder, side=224):
+    """Pictures and labels of class folders, cropped in the middle as fastai's Resize does."""
+    pictures, labels = [], []
+    for label, sub in enumerate(sorted(p for p in folder.iterdir() if p.is_dir())):
+        for file in sorted(sub.glob("*.jpg")):
+            image = Image.open(file).convert("RGB")
+            w, h = image.size
+            k = side / min(w, h)
+            image = image.resize((max(side, round(w * k)), max(side, round(h * k))), Image.BILINEAR)
+            x, y = (image.width - side) // 2, (image.height - side) // 2
+            pictures.append(np.asarray(image.crop((x, y, x + side, y + side))))
+            labels.append(label)
+    if not pictures:
+        raise SystemExit(f"No pictures in {folder}; evaluation needs its class folders of .jpg.")
+    return np.stack(pictures), np.array(labels)
+
+
+def greyed(pictures):
+    """The pictures without their colour."""
+    grey = [cv2.cvtColor(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) for p in pictures]
+    return np.stack(grey)
+
+
+def drawn_task(rng, same_colours):
+    """A two-class task of the second renderer: x, y for training, x, y for testing."""
+    colours = draw_colours(rng)
+    figures = [(draw_figure(rng), colours if same_colours else draw_colours(rng)) for _ in range(2)]
+    return *draw_pictures(rng, figures, SHOTS), *draw_pictures(rng, figures, TESTS)
+
+
+def frozen(encode, seed, imgs):
+    """Accuracies of one encoder with one seed, as a dict from what is measured to a share."""
+    rng = np.random.default_rng(1000 + seed)
+    result = {}
+    for name, same in (("drawn pairs, colour and shape", False), ("drawn pairs, shape only", True)):
+        scores = []
+        for _ in range(TASKS):
+            x, y, test, truth = drawn_task(rng, same)
+            scores.append(fit(encode(x), y).score(encode(test), truth))
+        result[name] = float(np.mean(scores))
+    if imgs:
+        (x, y), (valid, truth), grey = imgs
+        some = rng.permutation(len(y))[: int(0.9 * len(y))]
+        model = fit(encode(x)[some], y[some])
+        result["imgs/ valid"] = model.score(encode(valid), truth)
+        result["imgs/ valid, greyed"] = model.score(encode(grey), truth)
+    return result
+
+
+def once(encode):
+    """Remember the features of the last few arrays: `imgs/` is the same for all seeds."""
+    known = {}
+
+    def remembered(pictures):
+        if len(pictures) and pictures.shape[1] == 224:
+            if id(pictures) not in known:
+                known[id(pictures)] = encode(pictures)
+            return known[id(pictures)]
+        return encode(pictures)
+
+    return remembered
+
+
+def frozen_table(body, imgs):
+    """{measure: {encoder: [one score a seed]}} for the body, random bodies and the histogram."""
+    table = {}
+    trained, counted = once(lambda p: features(body, p)), once(histograms)
+    for seed in tqdm(SEEDS, "frozen features"):
+        untrained = random_body(seed)
+        encoders = {
+            "body": trained,
+            "random body": lambda p, net=untrained: features(net, p),
+            "colour histogram": counted,
+        }
+        for name, encode in encoders.items():
+            for what, score in frozen(encode, seed, imgs).items():
+                table.setdefault(what, {}).setdefault(name, []).append(score)
+        scenes = SceneSource(5_000_011 + seed, 256, 200, fresh=False)
+        pictures = np.concatenate([scenes.batch(32, 128)[0] for _ in range(8)]).astype(np.uint8)
+        ranks = table.setdefault("effective rank, generated", {})
+        ranks.setdefault("body", []).append(
+            effective_rank(torch.from_numpy(features(body, pictures)))
+        )
+        of_random = effective_rank(torch.from_numpy(features(untrained, pictures)))
+        ranks.setdefault("random body", []).append(of_random)
+    return table
+
+
+def architecture(path):
+    """A function that builds resnet34 for fastai, with the weights of a file or random ones."""
+    from fastai.vision.learner import model_meta
+
+    def build(weights=None, **_):
+        model = resnet34()
+        if path is not None:
+            model.load_state_dict(load_body(path).state_dict(), strict=False)
+        return model
+
+    model_meta[build] = model_meta[resnet34]
+    return build
+
+
+def notebook_run(path, imgs, seed, plan):
+    """Train as the notebook does; accuracy on valid after the head and after fine-tuning."""
+    from fastai.vision.all import ImageDataLoaders, Resize, accuracy, aug_transforms, vision_learner
+
+    sys.path.insert(0, str(ROOT))
+    from tutorial import native_precision
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    dls = ImageDataLoaders.from_folder(
+        imgs,
+        valid="valid",
+        item_tfms=Resize(224),
+        batch_tfms=aug_transforms(),
+        bs=plan.batch,
+        num_workers=0,
+        seed=seed,
+    )
+    learn = vision_learner(dls, architecture(path), metrics=accuracy, cbs=native_precision())
+    scores = []
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(plan.head_epochs, plan.head_rate)
+        scores.append(learn.validate()[1])
+        learn.unfreeze()
+        learn.fit_one_cycle(plan.epochs, slice(*plan.rates))
+        scores.append(learn.validate()[1])
+    return scores
+
+
+def show(scores, share=True):
+    """Mean and sd over the seeds as text."""
+    k = 100 if share else 1
+    mean, sd = (
+        statistics.mean(scores) * k,
+        (statistics.stdev(scores) if len(scores) > 1 else 0.0) * k,
+    )
+    return f"{mean:.1f} ± {sd:.1f}" + (" %" if share else "")
+
+
+def markdown(table, columns):
+    """The table in Markdown, one measure a row."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for what, row in table.items():
+        cells = [show(row[c], "rank" not in what) if c in row else "" for c in columns]
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
+    parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
+    parser.add_argument("--no-notebook", dest="notebook", action="store_false")
+    parser.add_argument("--head-epochs", type=int, default=1)
+    parser.add_argument("--head-rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs=2, default=(1e-5, 3e-4))
+    parser.add_argument("--batch", type=int, default=16)
+    plan = parser.parse_args()
+
+    imgs = None
+    if (plan.imgs / "train").is_dir():
+        valid, truth = load_pictures(plan.imgs / "valid")
+        imgs = load_pictures(plan.imgs / "train"), (valid, truth), greyed(valid)
+    columns = ["body", "random body", "colour histogram"]
+    print(markdown(frozen_table(load_body(plan.body), imgs), columns), flush=True)
+    if imgs and plan.notebook:
+        table = {"after the head": {}, "after fine-tuning": {}}
+        for seed in tqdm(SEEDS, "notebook's schedule"):
+            for name, path in (("body", plan.body), ("random body", None)):
+                for row, score in zip(
+                    table.values(), notebook_run(path, plan.imgs, seed, plan), strict=True
+                ):
+                    row.setdefault(name, []).append(score)
+        print(
+            f"\nvision_learner, {plan.head_epochs} + {plan.epochs} epochs, batch {plan.batch}, "
+            f"rates {plan.head_rate:g}, then slice({plan.rates[0]:g}, {plan.rates[1]:g}):\n"
+        )
+        print(markdown(table, columns[:2]))
+
+
+if __name__ == "__main__":
+    main()
