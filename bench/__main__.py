@@ -86,8 +86,8 @@ def report(times, scores):
         [
             "# Measured by `make bench`",
             "",
-            "Four epochs, one of the head and three of all layers at the notebook's rates, against the"
-            f" same in plain float32 fastai; in turns in one process, rounds: {ROUNDS}.",
+            "Four epochs, one of the head and three of all layers at the notebook's rates, against"
+            f" the same in plain float32 fastai; in turns in one process, rounds: {ROUNDS}.",
             "",
             f"Hardware: {processor()}; {device}; precision {precision}."
             f" Python {platform.python_version()}, fastai {fastai.__version__},"
