@@ -155,7 +155,10 @@ def test_make_sets_up_by_itself_and_passes_the_sentence_on(tmp_path):
 
 def test_make_without_python_is_one_sentence():
     done = subprocess.run(
-        ["make", "run", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "run", "PYTHON=no-such-python"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode != 0
     assert done.stdout.startswith("No no-such-python on this machine: install Python 3.11")
