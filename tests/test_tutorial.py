@@ -204,24 +204,23 @@ def test_a_tutorial_error_shows_its_sentence_alone():
     assert FolderError("Do this.")._render_traceback_() == ["FolderError: Do this."]
 
 
-def test_a_skipped_step_is_named():
+def shown_for(name):
+    """The error that IPython gets to show when a cell uses a name that does not exist."""
     shown = []
     shell = types.SimpleNamespace(showtraceback=lambda exc, tb_offset: shown.append(exc[1]))
     try:
-        dls  # noqa: B018, F821
+        eval(name)
     except NameError as error:
         errors._name_the_step(shell, NameError, error, None)
-    assert "step 2" in shown[0]._render_traceback_()[0]
+    return shown[0]
+
+
+def test_a_skipped_step_is_named():
+    assert "step 2" in shown_for("dls")._render_traceback_()[0]
 
 
 def test_other_names_keep_their_traceback():
-    shown = []
-    shell = types.SimpleNamespace(showtraceback=lambda exc, tb_offset: shown.append(exc[1]))
-    try:
-        unheard_of  # noqa: B018, F821
-    except NameError as error:
-        errors._name_the_step(shell, NameError, error, None)
-    assert not hasattr(shown[0], "_render_traceback_")
+    assert not hasattr(shown_for("unheard_of"), "_render_traceback_")
 
 
 def test_tables_are_plain_pandas():
