@@ -24,15 +24,17 @@ run: setup
 
 # The stored outputs come from the bundled body on a CPU, and so do those they are compared with.
 test: setup
-	@BODY=bundled CUDA_VISIBLE_DEVICES= $(PY) -m pytest -rs tests demo.ipynb --nbval --nbval-current-env \
+	@BODY=bundled CUDA_VISIBLE_DEVICES= $(PY) -m pytest -rs -o tmp_path_retention_policy=failed tests demo.ipynb --nbval --nbval-current-env \
 		--nbval-cell-timeout=600 --nbval-sanitize-with tests/sanitize.cfg
 
 bench: setup
 	@$(PY) -m bench
 
-# For whoever changes the notebook: run it and store the outputs in demo.ipynb itself.
+# For whoever changes the notebook: run it, store the outputs in demo.ipynb itself, and bring the
+# Chinese edition up to date.
 store: setup
 	@BODY=bundled IMGS= CUDA_VISIBLE_DEVICES= $(PY) tools/run_notebook.py demo.ipynb --store
+	@$(PY) tools/editions.py
 
 clean:
 	rm -rf out models .pytest_cache .ruff_cache

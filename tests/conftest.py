@@ -46,7 +46,7 @@ PROBES = {
 def _numbers():
     parts = zip(("body", "head"), learn.model)
     return {f"{part} {name}": p.detach().cpu().clone()
-            for part, m in parts for name, p in m.named_parameters()}
+            for part, m in parts for name, p in m.state_dict().items()}
 def _moved():
     global _then
     old, _then = _then, _numbers()

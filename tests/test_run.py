@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from conftest import ROOT, code_cells
 from PIL import Image
 from safetensors.torch import load_file
 
-# Right answers of 33. The worst of the five seeds in weights/MODEL_CARD.md has 27 and 32; two fewer
-# leave room for other processors.
-HEAD_AT_LEAST, TUNED_AT_LEAST = 25, 30
+from tools.run_notebook import WIDGET
+
+# Right answers of 33. Of the seeds in weights/MODEL_CARD.md the worst has 30 and 31, the stored run
+# 29 and 32; two fewer leave room for other processors.
+HEAD_AT_LEAST, TUNED_AT_LEAST = 27, 29
 
 
 def pictures(nb):
@@ -24,8 +28,12 @@ def pictures(nb):
 
 
 def kinds(cell):
-    """Kinds of output of a cell, in order: stream names and MIME types."""
-    return [sorted(out.get("data", {})) or out.get("name") for out in cell.outputs]
+    """Kinds of output of a cell, in order: stream names and MIME types, but for live widgets.
+
+    What is printed may arrive in one piece or in several.
+    """
+    all = [sorted(set(out.get("data", {})) - {WIDGET}) or out.get("name") for out in cell.outputs]
+    return [kind for kind, before in zip(all, [None, *all], strict=False) if kind != before]
 
 
 def text(nb, id):
@@ -66,10 +74,11 @@ def test_the_body_began_as_the_bundled_one(executed):
     assert np.allclose(executed.value("_at_start['body 0.weight']"), bundled.numpy())
 
 
-def test_the_filters_stayed_frozen_while_the_head_learned(executed):
+def test_the_body_stayed_frozen_while_the_head_learned(executed):
     moved = executed.value("_moved_by_head")
     assert [name for name in moved if name.startswith("head")]
-    assert not [name for name, ndim in moved.items() if name.startswith("body") and ndim == 4]
+    # Not only its filters: the averages of its batch norms as well.
+    assert not [name for name in moved if name.startswith("body")]
 
 
 def test_fine_tuning_moved_filters_in_every_layer(executed):
@@ -89,7 +98,7 @@ def test_the_one_cycle_rises_then_falls(executed):
     peak = int(np.argmax(rates))
     assert 0 < peak < len(rates) / 2
     assert rates[0] < rates[peak] / 5
-    assert rates[-1] < rates[peak] / 20  # the last of the 17 steps is not quite the end
+    assert rates[-1] < rates[peak] / 20  # the last of the 34 steps is not quite the end
 
 
 def test_it_learned(executed):
@@ -136,6 +145,84 @@ def test_sentences_are_earned(executed):
 def test_losses_stay_in_float32(executed):
     assert executed.value("str(probs.dtype)") == "torch.float32"
     assert executed.value("str(next(learn.model.parameters()).dtype)") == "torch.float32"
+
+
+# --- Part II
+
+
+def test_the_network_is_drawn_beside_its_rivals(executed):
+    rights = executed.value("rights")
+    assert rights["always the larger class"] == 16  # doraemon, the larger one in train
+    assert rights["network, fine-tuned"] == executed.value("tuned_right")
+    assert rights["mean colour"] < rights["colour histogram"]
+    assert executed.value("list(seen.shape)") == [319, 1024]
+
+
+def test_the_pictures_have_no_leak_and_the_planted_one_is_found(executed):
+    assert "PASS" in text(executed.nb, "leaks")
+    assert "FAIL" in text(executed.nb, "planted")
+    assert executed.value("str(planted.twin[0])") == "train/picture.jpg"
+
+
+def test_five_heads_differ_by_luck_and_three_runs_are_compared(executed):
+    shares = executed.value("[float(hit.mean()) for hit in hits]")
+    assert len(shares) == 5 and len(set(shares)) > 1 and min(shares) > 0.7
+    assert executed.value("[len(before), len(after)]") == [3, 3]
+    assert "Over 3 runs" in text(executed.nb, "luck")
+
+
+def test_more_pictures_help(executed):
+    curve = executed.value("{k: float(np.mean(v)) for k, v in curve.items()}")
+    assert list(curve) == ["5", "10", "20", "40", "80", "141"]
+    assert curve["5"] + 0.03 < curve["80"]
+
+
+def test_one_high_rate_destroys_what_three_rates_keep(executed):
+    far = "__import__('tutorial').draw.how_far(start, {}.model)"
+    gentle, rough = executed.value(far.format("again")), executed.value(far.format("wrong"))
+    for block in ("stem", "layer1", "layer2"):
+        assert rough[block] > 10 * gentle[block], block
+    assert executed.value("wrong.validate()[1]") < executed.value("again.validate()[1]") - 0.2
+
+
+def test_the_distance_rule_knows_strangers_and_the_first_rule_does_not(executed):
+    rules = executed.value("rules")
+    assert rules["near a training picture"] == ["I don't know"] * 5
+    assert any(answer in ("doraemon", "walle") for answer in rules["more than 95 % sure"])
+    assert executed.value("strange") <= 6
+
+
+# --- Part III
+
+
+def test_the_saved_network_answers_alike(executed):
+    assert text(executed.nb, "fresh-process").splitlines()[1].startswith("doraemon ")
+    _, after, yours = text(executed.nb, "safetensors").strip().splitlines()
+    assert after.split(": ")[1].strip() == yours.split(": ")[1].strip()
+
+
+def test_the_record_holds_this_runs_figures(executed):
+    record = json.loads(Path(executed.value("str((out / 'run.json').absolute())")).read_text())
+    for name, right in (("head only", "right"), ("fine-tuned", "tuned_right")):
+        found = record["figures"][f"validation, {name}"]
+        assert [found["right"], found["total"]] == [executed.value(right), 33]
+    digest = load_sums()["resnet34-body.safetensors"]
+    assert record["network"]["body"] == {"which": "bundled", "sha256": digest}
+
+
+def load_sums():
+    lines = (ROOT / "weights" / "SHA256SUMS").read_text().splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines)}
+
+
+def test_the_schedule_in_the_record_is_the_one_trained(stored):
+    cells = {cell.id: cell.source for cell in code_cells(stored)}
+    head = re.search(r"fit_one_cycle\((.*)\)", cells["fit-head"])[1]
+    tune = re.search(r"fit_one_cycle\((.*)\)", cells["fit-all"])[1]
+    assert f'("the head", {head}), ("all layers", {tune})' in cells["record"]
+    assert f"again.fit_one_cycle({tune})" in cells["again"]
+    epochs = f"head_epochs={head.split(',')[0]}, tune_epochs={tune.split(',')[0]}"
+    assert epochs in cells["hello"]
 
 
 def test_a_skipped_step_gets_a_hint(executed):

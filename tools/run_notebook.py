@@ -8,6 +8,8 @@ IMGS, BODY and OUT in the environment change the pictures, the network's weights
 
 import argparse
 import base64
+import copy
+import io
 import logging
 import os
 import re
@@ -21,11 +23,16 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbclient.util import run_sync
 from nbconvert import HTMLExporter
+from PIL import Image
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 BODIES = ("auto", "imagenet", "bundled")
+# Cells whose pictures the READMEs show.
+SHOWN = {"compare": "verdict.png", "grey": "rivals.png", "visitors": "strangers.png"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# The last line of a section: to the same place in the other edition (see editions.py).
+LINK = re.compile(r"\s*^\[(?:English|中文)\]\([^)\s]*\.ipynb#cell-id=[^)\s]*\)\s*\Z", re.M)
 
 
 class RunError(Exception):
@@ -119,19 +126,27 @@ def execute(nb, say=print):
             say(f"{time.monotonic() - start:.1f} s", flush=True)
 
 
+def without_link(text):
+    """A markdown text without the link to the other edition, and without blanks at its end."""
+    return LINK.sub("", text).rstrip()
+
+
 def to_html(nb, name):
     """The notebook as one HTML page with its pictures inside, which needs no network to be read.
 
     nbconvert's page loads scripts from the web: for formulas, which stays where there are any, and
     for widgets and diagrams, which goes.
     """
+    nb = copy.deepcopy(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_link(cell.source)  # the page stands alone
     formulas = any(c.cell_type == "markdown" and "$" in c.source for c in nb.cells)
     drop = ["html_head_js_requirejs", "html_head_js_mermaidjs", "jupyter_widgets"]
     drop += [] if formulas else ["html_head_js_mathjax"]
     blocks = "".join(f"{{% block {b} %}}{{% endblock %}}" for b in drop)
-    exporter = HTMLExporter(
-        raw_template="{% extends 'lab/index.html.j2' %}" + blocks, embed_images=True
-    )
+    # Not embed_images=True: it parses each piece of HTML alone, which closes a <details> too soon.
+    exporter = HTMLExporter(raw_template="{% extends 'lab/index.html.j2' %}" + blocks)
     exporter.log.setLevel(logging.ERROR)  # it warns of pictures without alt text; Jupyter has none
     return exporter.from_notebook_node(
         nb, resources={"metadata": {"name": name, "path": str(ROOT)}}
@@ -151,10 +166,20 @@ def as_text(nb):
     return nbformat.writes(nb, version=4) + "\n"
 
 
+def lighter(png):
+    """The same picture in 256 colours, a third of its size (history keeps every one), as base64."""
+    picture, buffer = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(
+        buffer, "PNG", optimize=True
+    )
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 def normalised(nb, root=ROOT, prefix=sys.prefix):
     """A copy without what differs from machine to machine: times, paths, widgets' state, versions.
 
-    What the cells printed stays, except that paths inside the repo lose what is before it.
+    What the cells printed stays, except that paths inside the repo lose what is before it; pictures
+    are kept in 256 colours.
     """
     places = sorted({f"{prefix}{os.sep}": f".venv{os.sep}", f"{root}{os.sep}": ""}.items())
     places = sorted(places, key=lambda pair: -len(pair[0]))  # .venv lies inside the repo
@@ -190,7 +215,10 @@ def normalised(nb, root=ROOT, prefix=sys.prefix):
         if cell.cell_type == "code":
             cell.outputs = nbformat.from_dict(clean(cell.outputs))
             for output in cell.outputs:
-                output.get("data", {}).pop(WIDGET, None)
+                data = output.get("data", {})
+                data.pop(WIDGET, None)
+                if "image/png" in data:
+                    data["image/png"] = lighter(data["image/png"])
     return nb
 
 
@@ -237,10 +265,12 @@ def main(argv=None):
         print(f"{failure}\nWhat ran until there is in {saved[1]}", file=sys.stderr)
         return status
     if args.store:
-        write(notebook, as_text(normalised(nb)))
+        nb = normalised(nb)
+        write(notebook, as_text(nb))
         print(f"The outputs are stored in {notebook}")
-        if verdict := picture_of(nb, "compare"):  # the README shows it
-            (ROOT / "imgs" / "verdict.png").write_bytes(verdict)
+        for id, name in SHOWN.items():
+            if picture := picture_of(nb, id):
+                (ROOT / "imgs" / name).write_bytes(picture)
     print(f"Done in {time.monotonic() - start:.0f} s. To read it, open {saved[1]} in a browser.")
     return 0
 

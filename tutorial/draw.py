@@ -1,6 +1,8 @@
-"""Two drawings that fastai does not have: the layers with their rates, and loss by epoch."""
+"""Drawings that fastai lacks: layers with their rates, loss by epoch, weights that moved."""
 
 import matplotlib.pyplot as plt
+import pandas as pd
+import torch
 from matplotlib import font_manager
 from matplotlib.patches import FancyBboxPatch
 
@@ -90,10 +92,11 @@ def overfits(train, valid):
     -------
     str
         One sentence. Overfitting is said of a training whose valid loss has risen by more than a
-        tenth above its lowest value while the train loss went on falling.
+        tenth above its lowest value while the train loss fell in every epoch.
     """
     best = valid.index(min(valid))
-    if train[-1] < train[best] and valid[-1] > 1.1 * valid[best]:
+    falling = all(b < a for a, b in zip(train[best:], train[best + 1 :], strict=False))
+    if falling and valid[-1] > 1.1 * valid[best]:
         return (
             f"Overfitting: valid loss was lowest after epoch {best} ({valid[best]:.3f}) and has"
             f" risen since to {valid[-1]:.3f}, while train loss went on falling."
@@ -113,3 +116,34 @@ def show_losses(train, valid):
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     plt.show()
     print(overfits(train, valid))
+
+
+def how_far(before, after):
+    """Measure how far training moved each block of a network.
+
+    Parameters
+    ----------
+    before, after : nn.Module
+        Body and head of one architecture, from `vision_learner` with a resnet.
+
+    Returns
+    -------
+    dict of str to float
+        From a block's name to the length of its change, as a share of its length before.
+    """
+    blocks = [(name, before[0][at], after[0][at]) for name, at, _ in BLOCKS]
+    moved = {}
+    for name, *both in [*blocks, ("head", before[1], after[1])]:
+        old, new = (torch.cat([p.detach().cpu().flatten() for p in m.parameters()]) for m in both)
+        moved[name] = float((new - old).norm() / old.norm())
+    return moved
+
+
+def show_change(before, **after):
+    """Draw `how_far` from one network to others as bars, side by side for each block."""
+    moved = pd.DataFrame({name: how_far(before, model) for name, model in after.items()})
+    moved.columns = [name.replace("_", " ") for name in moved]
+    ax = moved.plot.bar(figsize=(8, 3.2), rot=0, color=["#2171b5", "#e6550d"], width=0.7)
+    ax.set(xlabel="block", ylabel="change, as a share\nof what was there")
+    ax.legend(loc="upper left")
+    plt.show()

@@ -17,7 +17,9 @@ from .errors import FolderError, explain_skipped_steps
 from .precision import best_dtype, describe_device
 
 BATCH = 16  # pictures in a batch, as in the notebook
-OVERHEAD = 15  # seconds for figures, decoding and everything else that is not the network
+FINDER_STEPS = 50  # of the learning-rate finder in step 24
+# Seconds for starting, figures, decoding: all that is not the network.
+OVERHEAD, OVERHEAD_AFTER = 15, 40  # in Part I, and in Parts II and III
 
 
 def check_folder(path):
@@ -45,7 +47,8 @@ def check_folder(path):
         if not folder.is_dir():
             raise FolderError(
                 f"There is no folder {folder}. The tutorial needs {path}/train and {path}/valid,"
-                " each with one folder of pictures a class; IMGS=folder names another place."
+                " each with one folder of pictures a class; IMGS=folder names another place, and"
+                " split_images(path, new_folder) makes a copy that is split."
             )
         classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
         found = {d.name: len(get_image_files(d, recurse=False)) for d in classes}
@@ -62,7 +65,7 @@ def check_folder(path):
     if only := sorted(set(counts["train"]) ^ set(counts["valid"])):
         raise FolderError(
             f"{path / 'train'} and {path / 'valid'} must hold the same classes; only one of them"
-            f" has pictures of {', '.join(only)}."
+            f" has pictures of {', '.join(only)}. check_images(path) tells more."
         )
     return counts
 
@@ -100,9 +103,9 @@ def train_rate(size=224, batch=BATCH):
 def seconds_for(train, valid, epochs, frozen):
     """Estimate the seconds of `epochs` epochs: a look at a picture costs a third of a step.
 
-    With a frozen body a step needs no gradients of its filters, another third.
+    With a frozen body a step is hardly more than a look.
     """
-    step = 0.67 if frozen else 1
+    step = 0.4 if frozen else 1
     return epochs * (step * train + 0.33 * valid) / train_rate()
 
 
@@ -130,10 +133,13 @@ def hello(path, head_epochs, tune_epochs):
         f"Pictures found: {train} for training, {valid} for validation, {tests} for testing;"
         f" the classes are {', '.join(counts['train'])}."
     )
-    seconds = seconds_for(train, valid, head_epochs, frozen=True)
-    seconds += seconds_for(train, valid, tune_epochs, frozen=False)
-    seconds += seconds_for(0, 5 * valid + 2 * tests, 1, frozen=False)  # the looks between
-    print(f"Run All takes {in_words(OVERHEAD + seconds)} here.")
+    part_1 = OVERHEAD + seconds_for(train, valid, head_epochs, frozen=True)
+    part_1 += seconds_for(train, valid, tune_epochs, frozen=False)
+    part_1 += seconds_for(0, 5 * valid + 2 * tests, 1, frozen=False)  # the looks between
+    # Then: fine-tuning twice more and one epoch done wrongly, the rate finder, more looks.
+    rest = OVERHEAD_AFTER + seconds_for(train, valid, 2 * tune_epochs + 1, frozen=False)
+    rest += seconds_for(BATCH * FINDER_STEPS, 2 * train + 8 * valid, 1, frozen=True)
+    print(f"Run All takes {in_words(part_1 + rest)} here, {in_words(part_1)} of it for Part I.")
 
 
 def how_long(dls, epochs, frozen=True):

@@ -60,7 +60,7 @@ def true_class(file, vocab):
 
 def _ends_at(name, place):
     """Tell whether a word, or a number, ends before this place in a file name."""
-    before, after = name[place - 1], name[place]
+    before, after = name[place - 1], name[place : place + 1]
     return not after.isalpha() and not (before.isdigit() and after.isdigit())
 
 

@@ -175,10 +175,16 @@ def architecture(path):
 
 def notebook_run(path, imgs, seed, plan):
     """Train as the notebook does; accuracy on valid after the head and after fine-tuning."""
-    from fastai.vision.all import ImageDataLoaders, Resize, accuracy, aug_transforms, vision_learner
+    from fastai.vision.all import (
+        ImageDataLoaders,
+        Resize,
+        accuracy,
+        aug_transforms,
+        vision_learner,
+    )
 
     sys.path.insert(0, str(ROOT))
-    from tutorial import native_precision
+    from tutorial import StillBatchNorm, native_precision
 
     random.seed(seed)
     np.random.seed(seed)
@@ -192,7 +198,13 @@ def notebook_run(path, imgs, seed, plan):
         num_workers=0,
         seed=seed,
     )
-    learn = vision_learner(dls, architecture(path), metrics=accuracy, cbs=native_precision())
+    learn = vision_learner(
+        dls,
+        architecture(path),
+        metrics=accuracy,
+        train_bn=False,
+        cbs=[native_precision(), StillBatchNorm],
+    )
     scores = []
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(plan.head_epochs, plan.head_rate)
@@ -227,10 +239,10 @@ def main():
     parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
     parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
     parser.add_argument("--no-notebook", dest="notebook", action="store_false")
-    parser.add_argument("--head-epochs", type=int, default=1)
-    parser.add_argument("--head-rate", type=float, default=1e-3)
+    parser.add_argument("--head-epochs", type=int, default=2)
+    parser.add_argument("--head-rate", type=float, default=3e-3)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs=2, default=(1e-5, 3e-4))
+    parser.add_argument("--rates", type=float, nargs=2, default=(1e-4, 1e-3))
     parser.add_argument("--batch", type=int, default=16)
     plan = parser.parse_args()
 

@@ -1,0 +1,259 @@
+"""The two editions of the notebook: alike in all but the language, linked section by section."""
+
+import json
+import re
+import shutil
+
+import mistune
+import nbformat
+import pytest
+from conftest import NOTEBOOK, ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import editions
+
+CHINESE = ROOT / editions.CHINESE
+NOTEBOOKS = {"en": NOTEBOOK, "zh": CHINESE}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Both editions as raw JSON, so that nothing is mended in reading."""
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in NOTEBOOKS.items()}
+
+
+def markdown(nb):
+    """Text by id of the markdown cells of a notebook in raw JSON."""
+    return {c["id"]: "".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "markdown"}
+
+
+CODE = re.compile(r"(?ms)^```\w*$.*?^```$|(?<!`)(?P<marks>`{1,2})(?!`).+?(?<!`)(?P=marks)(?!`)")
+
+
+def prose(text):
+    """A markdown text without its code."""
+    return CODE.sub("", text)
+
+
+def code(text):
+    """All the code in a markdown text, in blocks and in lines."""
+    return {found[0] for found in CODE.finditer(text)}
+
+
+def levels(text):
+    """The levels of the headings in a markdown text."""
+    return [len(m) for m in re.findall(r"(?m)^(#{1,6})\s", prose(text))]
+
+
+# --- what is in the repo
+
+
+def test_cells_code_and_outputs_are_the_same(pair):
+    assert pair["zh"]["metadata"] == pair["en"]["metadata"]
+    cells = zip(pair["en"]["cells"], pair["zh"]["cells"], strict=True)
+    for en, zh in cells:
+        assert (zh["id"], zh["cell_type"]) == (en["id"], en["cell_type"])
+        if en["cell_type"] == "code":
+            assert zh == en, en["id"]
+
+
+def test_every_text_is_chinese_and_up_to_date(capsys):
+    # --check names the cells: no Chinese, English changed since, links, anything else
+    assert editions.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_the_chinese_is_a_translation(pair):
+    english, chinese = markdown(pair["en"]), markdown(pair["zh"])
+    for id, text in chinese.items():
+        said = re.findall(r"[\u4e00-\u9fff]", prose(editions.without_link(text)))
+        words = re.findall(r"[A-Za-z]{2,}", prose(editions.without_link(english[id])))
+        assert len(said) > len(words) / 2, f"{id} is too short for its English"
+        assert levels(text) == levels(english[id]), id
+        assert code(text) == code(english[id]), id
+        addresses = [set(re.findall(r"\]\((https?:[^)]+)\)", t)) for t in (text, english[id])]
+        assert addresses[0] == addresses[1], id
+
+
+def test_the_chinese_is_set_as_chinese(pair):
+    for id, text in markdown(pair["zh"]).items():
+        words = re.sub(r"\]\([^)]*\)|https?:\S+|[*_|]", "", prose(editions.without_link(text)))
+        words = words.replace("哆啦A梦", "")  # the one name without spaces
+        tight = re.search(r"[\u4e00-\u9fff][A-Za-z0-9]|[A-Za-z0-9][\u4e00-\u9fff]", words)
+        assert not tight, f"{id}: {tight and tight[0]} wants a space"
+        half = re.search(r"[\u4e00-\u9fff] ?[.,;:?!](?!\w)", words)
+        assert not half, f"{id}: {half and half[0]} wants Chinese punctuation"
+
+
+@pytest.mark.parametrize("edition", NOTEBOOKS)
+def test_no_mark_is_left_unrendered(pair, edition):
+    """Emphasis that ends between a Chinese full stop and a letter stays as asterisks, for one."""
+    render = mistune.create_markdown(plugins=["table"])
+    for id, text in markdown(pair[edition]).items():
+        shown = re.sub(r"(?s)<(code|pre)\b.*?</\1>|<[^>]+>", "", render(text))
+        assert not re.search(r"\*|`|\]\(", shown), f"{id}: {shown}"
+
+
+@pytest.mark.parametrize("here, there", [("en", "zh"), ("zh", "en")])
+def test_every_section_links_to_itself_in_the_other_edition(pair, here, there):
+    ids = {cell["id"] for cell in pair[there]["cells"]}
+    for id, text in markdown(pair[here]).items():
+        links = re.findall(r"\]\(([^)\s]+\.ipynb)#cell-id=([^)\s]+)\)", text)
+        assert links == ([(NOTEBOOKS[there].name, id)] if levels(text) else []), id
+        assert all(target in ids for _, target in links)
+
+
+# --- the command
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small English edition, and the Chinese one made from it; with a space and 中文."""
+    root = tmp_path / "a b 中文"
+    root.mkdir()
+    code = new_code_cell("1 + 1", id="sum", execution_count=1)
+    code.outputs = [new_output("execute_result", {"text/plain": "2"}, execution_count=1)]
+    cells = [
+        new_markdown_cell("# Title\n\nHello.\n", id="title"),  # the blank end is no text
+        new_markdown_cell("So.\n\n```\n# no heading\n```", id="so"),
+    ]
+    save(root / editions.ENGLISH, new_notebook(cells=[*cells, code]))
+    (root / "zh.txt").write_text(
+        "%% markdown title\n# 题目\n\n你好。\n%% code sum\n1 + 1\n%% markdown so\n这样。\n",
+        encoding="utf-8",
+    )
+    assert editions.main(["--take", str(root / "zh.txt")], root) == 0
+    return root
+
+
+def save(path, nb):
+    path.write_text(editions.as_text(nb), encoding="utf-8")
+
+
+def load(path):
+    return nbformat.read(path, as_version=4)
+
+
+def contents(root):
+    return {p.name: p.read_bytes() for p in root.glob("*.ipynb")}
+
+
+def change(root, id, source, name=editions.ENGLISH):
+    """Give one cell another text, as somebody would in JupyterLab."""
+    nb = load(root / name)
+    next(cell for cell in nb.cells if cell.id == id).source = source
+    save(root / name, nb)
+
+
+def test_take_puts_the_chinese_in(folder):
+    english, chinese = load(folder / editions.ENGLISH), load(folder / editions.CHINESE)
+    assert english.cells[0].source == "# Title\n\nHello.\n\n[中文](demo.zh-CN.ipynb#cell-id=title)"
+    assert chinese.cells[0].source == "# 题目\n\n你好。\n\n[English](demo.ipynb#cell-id=title)"
+    assert english.cells[1].source.startswith("So.") and "中文" not in english.cells[1].source
+    assert [cell.source for cell in chinese.cells[1:]] == ["这样。", "1 + 1"]
+    assert chinese.cells[2] == english.cells[2]
+    assert all(cell.metadata[editions.HASH] for cell in chinese.cells[:2])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check"], ["--take", "zh.txt"]], ids=str)
+def test_doing_it_again_changes_nothing(folder, arguments, monkeypatch):
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    assert editions.main(arguments, folder) == 0
+    assert contents(folder) == before
+
+
+def test_the_repo_s_editions_lose_nothing(pair, tmp_path):
+    for path in NOTEBOOKS.values():
+        shutil.copy(path, tmp_path)
+    editions.main([], tmp_path)
+    for name, path in NOTEBOOKS.items():
+        old, new = (
+            markdown(pair[name]),
+            markdown(json.loads((tmp_path / path.name).read_text("utf-8"))),
+        )
+        for id, text in old.items():
+            assert editions.without_link(new[id]) == editions.without_link(text), id
+    before = contents(tmp_path)
+    editions.main([], tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_changed_english_is_named_until_somebody_has_looked(folder, capsys):
+    link = "\n\n[中文](somewhere.ipynb#cell-id=else)"
+    change(folder, "title", "# Title\n\nHello." + link)  # a link is no text
+    assert editions.main(["--check"], folder) == 1
+    assert capsys.readouterr().err.startswith("demo.ipynb is not as")
+    assert editions.main([], folder) == 0
+    change(folder, "title", "# Title\n\nHello, you.")
+    before = contents(folder)
+    assert editions.main(["--check"], folder) == 1
+    assert contents(folder) == before
+    for _ in range(2):
+        assert editions.main([], folder) == 1
+        assert "no longer what was translated: title." in capsys.readouterr().err
+    assert load(folder / editions.CHINESE).cells[0].source.startswith("# 题目\n\n你好。")
+    assert editions.main(["--agree", "title"], folder) == 0
+    change(folder, "so", "So it is.")
+    assert editions.main(["--take", str(folder / "zh.txt")], folder) == 0
+
+
+def test_new_and_moved_cells(folder, capsys):
+    nb = load(folder / editions.ENGLISH)
+    nb.cells = [nb.cells[1], nb.cells[0], new_markdown_cell("## New", id="new"), nb.cells[2]]
+    nb.cells[-1].outputs[0].data["text/plain"] = "3"
+    save(folder / editions.ENGLISH, nb)
+    assert editions.main([], folder) == 1
+    assert capsys.readouterr().err == "No Chinese text yet: new.\n"
+    english, chinese = load(folder / editions.ENGLISH), load(folder / editions.CHINESE)
+    assert [cell.id for cell in chinese.cells] == ["so", "title", "new", "sum"]
+    assert chinese.cells[2].source == "## New\n\n[English](demo.ipynb#cell-id=new)"
+    assert chinese.cells[3] == english.cells[3]
+    # typed in JupyterLab rather than taken from a file: kept, and to be agreed to
+    change(folder, "new", "## 新的", editions.CHINESE)
+    assert editions.main([], folder) == 1
+    assert editions.main(["--agree", "new"], folder) == 0
+    assert "## 新的" in load(folder / editions.CHINESE).cells[2].source
+
+
+def test_a_vanished_cell_is_not_lost(folder, capsys):
+    nb = load(folder / editions.ENGLISH)
+    nb.cells[0].id = "heading"
+    save(folder / editions.ENGLISH, nb)
+    assert editions.main([], folder) == 1
+    said = capsys.readouterr().err
+    assert "No English cell has the id title now" in said and "yet: heading." in said
+    kept = folder / editions.DROPPED
+    kept.write_text(kept.read_text("utf-8").replace("markdown title", "markdown heading"), "utf-8")
+    assert editions.main(["--take", str(kept)], folder) == 0
+    assert "# 题目\n\n你好。" in load(folder / editions.CHINESE).cells[0].source
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("%% markdown tilte\n题目\n", "no markdown cell with the id tilte"),
+        ("%% markdown sum\n题目\n", "no markdown cell with the id sum"),
+        ("%% markdown title\n# Title\n", "no Chinese in the text for title"),
+        ("%% markdown title\n题目\n%% markdown title\n题目\n", "%% markdown title"),
+        ("%% markdwon title\n题目\n", "%% markdwon title"),
+        ("题目\n%% markdown title\n题目\n", "above its first line"),
+        (None, "can't be read"),
+    ],
+)
+def test_a_wrong_file_changes_nothing(folder, capsys, text, says):
+    if text is not None:
+        (folder / "new.txt").write_text(text, encoding="utf-8")
+    before = contents(folder)
+    assert editions.main(["--take", str(folder / "new.txt")], folder) == 1
+    assert says in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("broken", [None, "<<<<<<< ours\n{}"], ids=["missing", "not JSON"])
+def test_without_an_english_edition_nothing_is_changed(folder, capsys, broken):
+    path = folder / editions.ENGLISH
+    path.unlink() if broken is None else path.write_text(broken)
+    before = contents(folder)
+    assert editions.main([], folder) == 1
+    assert capsys.readouterr().err.startswith("Nothing was changed: ")
+    assert contents(folder) == before

@@ -1,0 +1,144 @@
+"""Luck: the same training again and again, and what its spread leaves of a difference."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+from fastai.torch_core import apply_init, set_seed
+from fastai.vision.learner import create_head
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.utils.data import TensorDataset
+
+
+def train_head(train, valid, seed, epochs, rate, bs=16):
+    """Train one new head on frozen features, as fastai would on the pictures.
+
+    Parameters
+    ----------
+    train, valid : tuple of Tensor
+        Features (n, f) and classes (n,), from `frozen_features`.
+    seed : int
+        Decides the head's first numbers and the order of the pictures.
+    epochs, rate : int, float
+        For `fit_one_cycle`.
+    bs : int, default 16
+        Pictures in a batch.
+
+    Returns
+    -------
+    head : nn.Module
+        From features to one output a class.
+    right : ndarray of bool, shape (n_valid,)
+        Which validation pictures it gets right.
+    """
+    set_seed(seed)
+    classes = int(train[1].max()) + 1
+    dls = DataLoaders.from_dsets(
+        TensorDataset(*train),
+        TensorDataset(*valid),
+        bs=bs,
+        num_workers=0,
+        device=torch.device("cpu"),
+    )
+    head = create_head(train[0].shape[1] // 2, classes)[2:]  # without the two layers that pool
+    apply_init(head, nn.init.kaiming_normal_)  # as vision_learner does
+    learn = Learner(dls, head, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, rate)
+        outputs, truth = learn.get_preds()
+    return head, (outputs.argmax(1) == truth).numpy()
+
+
+def show_luck(heads, before, after):
+    """Draw the accuracy of repeated trainings, and say what their difference can support.
+
+    Parameters
+    ----------
+    heads : list of ndarray of bool, each of shape (n_valid,)
+        Which pictures each repeated head gets right.
+    before, after : list of ndarray of bool, each of shape (n_valid,)
+        The same for runs that were fine-tuned: before it and after it, in the same order.
+    """
+    _, ax = plt.subplots(figsize=(7, 3))
+    ax.plot(np.linspace(-0.1, 0.1, len(heads)), [h.mean() for h in heads], "o", color="#6baed6")
+    for a, b, place in zip(before, after, np.linspace(-0.1, 0.1, len(before)), strict=True):
+        ax.plot([1 + place, 2 + place], [a.mean(), b.mean()], "s-", color="#e6550d")
+    ax.set(xticks=[0, 1, 2], ylabel="share right on valid", xlim=(-0.4, 2.4))
+    ax.set_xticklabels([f"head,\n{len(heads)} seeds", "before\nfine-tuning", "after\nfine-tuning"])
+    plt.show()
+    spread = [h.mean() for h in heads]
+    print(f"The head alone: {min(spread):.0%} to {max(spread):.0%} right, by luck of the seed.")
+    print(is_it_real(before, after))
+
+
+def is_it_real(before, after):
+    """Say in a sentence or two what paired runs support; see `show_luck` for the parameters.
+
+    A picture counts for fine-tuning where more runs got it right after than before, and against
+    it where fewer did; if fine-tuning did nothing, the two are equally likely.  That is a sign test
+    over pictures, as McNemar's of 1947, so that repeating the runs does not pretend to be
+    new pictures.
+    """
+    change = np.sum(after, 0) - np.sum(before, 0)
+    better, worse = int((change > 0).sum()), int((change < 0).sum())
+    words = (
+        f"Over {len(before)} runs, fine-tuning did better on {better} of {len(change)} pictures"
+        f" and worse on {worse}"
+    )
+    if better + worse == 0:
+        return words + ": no difference to explain."
+    p = binomtest(better, better + worse).pvalue
+    share = f"{p:.0%}" if p >= 0.01 else "less than 1%"
+    words += f"; a coin would part {better + worse} at least so unevenly in {share} of cases."
+    if p >= 0.05:
+        return words + " These pictures do not show that fine-tuning made a difference."
+    did = "helped" if better > worse else "done harm"
+    return words + f" That is hard to put down to chance: it seems to have {did}."
+
+
+def learning_curve(train, valid, sizes, draws=10):
+    """Score logistic regression on frozen features of ever more pictures a class.
+
+    Parameters
+    ----------
+    train, valid : tuple of Tensor
+        Features (n, f) and classes (n,), from `frozen_features`.
+    sizes : iterable of int
+        Pictures a class; of a smaller class, all it has.
+    draws : int, default 10
+        Random choices of pictures for each size.
+
+    Returns
+    -------
+    dict of int to list of float
+        From a size to the share right on valid, one number a draw.
+    """
+    rng, (x, y) = np.random.default_rng(0), (part.numpy() for part in train)
+    scores = {}
+    for size in sizes:
+        scores[size] = []
+        for _ in range(draws):
+            some = [rng.permutation(np.flatnonzero(y == one))[:size] for one in np.unique(y)]
+            some = np.concatenate(some)
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+            scores[size].append(model.fit(x[some], y[some]).score(*(p.numpy() for p in valid)))
+    return scores
+
+
+def show_learning_curve(scores):
+    """Draw the mean share right on valid for each size, and the spread of the draws as a band."""
+    sizes, values = list(scores), np.array(list(scores.values()))
+    _, ax = plt.subplots(figsize=(7, 3.2))
+    ax.fill_between(sizes, values.min(1), values.max(1), color="#c6dbef", label="worst to best")
+    ax.plot(sizes, values.mean(1), "o-", color="#2171b5", label="mean")
+    ax.set(xscale="log", xlabel="pictures a class to learn from", ylabel="share right on valid")
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.minorticks_off()
+    ax.legend(loc="lower right")
+    plt.show()

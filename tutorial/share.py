@@ -1,0 +1,197 @@
+"""Keep a trained network and ask it later: where to put it, as what, and one question.
+
+A network can be kept in two ways. `learn.export` writes a *pickle*: all of the learner, but whoever
+opens a pickle runs whatever code is in it. *safetensors* holds nothing but named numbers, which
+can't do anything; the price is that whoever loads them must build the same network first.
+"""
+
+import json
+import os
+import tempfile
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+from fastai.vision.core import PILImage
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from .errors import TutorialError
+
+__all__ = ["ask", "load_weights", "results_folder", "save_weights"]
+
+
+def results_folder():
+    """Return the folder that results go to, made and found to be writable.
+
+    It is the one that the environment variable OUT names, else `out` in the notebook's folder. If
+    that can't be written to, as on a read-only copy of the tutorial, one printed sentence says so
+    and names a temporary folder, which is used instead until this kernel ends.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    TutorialError
+        If OUT names a folder that can't be written to.
+    """
+    wanted = os.environ.get("OUT")
+    folder = Path(wanted or "out").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # asking the system is not as sure as trying
+            return folder
+    except OSError as error:
+        why = f"can't be written to ({error.strerror})"
+    if wanted:
+        raise TutorialError(f"The folder OUT={wanted} {why}: name another one.")
+    folder = _temporary_folder()
+    print(f"The folder `out` {why}, so results go to {folder}; copy from there what you need.")
+    return folder
+
+
+@lru_cache  # one a kernel, however often the cell is run
+def _temporary_folder():
+    return Path(tempfile.mkdtemp(prefix="results-"))
+
+
+def write_whole(file, content):
+    """Write a file all or not at all: under a temporary name beside it, then renamed.
+
+    Parameters
+    ----------
+    file : Path
+        Its folder is made as needed.
+    content : bytes
+
+    Raises
+    ------
+    TutorialError
+        If `file` can't be written to.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, file)
+    except OSError as error:
+        raise TutorialError(
+            f"{file} can't be written to ({error.strerror}): choose another folder."
+        ) from None
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def save_weights(learn, file):
+    """Save the numbers of a learner's network, and the names of its classes, as safetensors.
+
+    Parameters
+    ----------
+    learn : Learner
+        Stays as it is.
+    file : path
+        By custom it ends in ``.safetensors``. Written whole or not at all; only a file that an
+        earlier call wrote is overwritten.
+
+    Raises
+    ------
+    TutorialError
+        If `file` exists and is something else, or if it can't be written to.
+    """
+    file = Path(file)
+    if file.exists():
+        _read_vocab(file, f"and is not overwritten. Move {file} or choose another name.")
+    numbers = {name: t.detach().cpu().contiguous() for name, t in learn.model.state_dict().items()}
+    vocab = json.dumps([str(name) for name in learn.dls.vocab], ensure_ascii=False)
+    write_whole(file, save(numbers, {"vocab": vocab}))
+
+
+def load_weights(learn, file):
+    """Load what `save_weights` wrote into a learner with the same network and the same classes.
+
+    All is compared before the first number changes, so a failed call leaves `learn` as it was.
+
+    Parameters
+    ----------
+    learn : Learner
+        As `vision_learner` makes it, trained or not; its network's numbers are replaced.
+    file : path
+
+    Raises
+    ------
+    TutorialError
+        If `file` is missing or damaged, holds no classes, or was saved from a learner with other
+        classes or another network.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise TutorialError(f"There is no file {file}: save it with `save_weights` first.")
+    vocab = _read_vocab(file, "and can't be loaded.")
+    mine = [str(name) for name in learn.dls.vocab]
+    if vocab != mine:
+        raise TutorialError(
+            f"{file} tells {_listed(vocab)} apart, but this learner {_listed(mine)}: load it into a"
+            " learner whose pictures have the same classes."
+        )
+    numbers, own = load_file(file), learn.model.state_dict()
+    shapes, own_shapes = ({name: t.shape for name, t in d.items()} for d in (numbers, own))
+    if shapes != own_shapes:
+        different = set(shapes.items()) ^ set(own_shapes.items())
+        raise TutorialError(
+            f"{file} was saved from another network than this learner has (they differ in"
+            f" {min(different)[0]}, for one): build the learner with the architecture that was"
+            " trained."
+        )
+    learn.model.load_state_dict(numbers)
+
+
+def ask(learn, picture):
+    """Ask a learner about one picture, and put its answer into words.
+
+    Parameters
+    ----------
+    learn : Learner
+    picture : path or bytes
+        A file, or the content of one, as an upload button gives it.
+
+    Returns
+    -------
+    str
+        For example "walle, 98.3 %".
+
+    Raises
+    ------
+    TutorialError
+        If it is no picture that can be read.
+    """
+    what = "This" if isinstance(picture, bytes) else str(picture)
+    try:
+        opened = PILImage.create(BytesIO(picture) if isinstance(picture, bytes) else Path(picture))
+    except FileNotFoundError:
+        raise TutorialError(f"There is no file {what}.") from None
+    except Exception as error:  # Pillow raises a dozen kinds, depending on the format
+        raise TutorialError(
+            f"{what} is not a picture that can be read ({type(error).__name__}): try a JPEG or a"
+            " PNG."
+        ) from None
+    with learn.no_bar():
+        guess, _, probs = learn.predict(opened)
+    return f"{guess}, {float(probs.max()):.1%}"
+
+
+def _listed(names, most=6):
+    """Join names with commas, the first few of them if they are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _read_vocab(file, then):
+    """Return the classes in a file that `save_weights` wrote, else raise; `then` ends the error."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return json.loads((opened.metadata() or {})["vocab"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise TutorialError(f"{file} is not a whole file of `save_weights`, {then}") from None
