@@ -1,10 +1,12 @@
 """The helpers of Part II: rivals, leaks, luck, where a network looks, strangers."""
 
+from copy import deepcopy
+
 import matplotlib
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import ImageDataLoaders, Resize, resnet18, vision_learner
+from fastai.vision.all import ImageDataLoaders, Learner, Resize, resnet18, vision_learner
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -12,6 +14,7 @@ from torch import nn
 
 from tutorial import leaks, look, luck, rivals, unknown
 from tutorial.draw import how_far
+from tutorial.still import StillBatchNorm
 
 matplotlib.use("agg")
 
@@ -170,8 +173,6 @@ def test_learning_curve_rises(clouds):
 
 
 def test_how_far_measures_each_block(learn):
-    from copy import deepcopy
-
     after = deepcopy(learn.model).to(memory_format=torch.channels_last)  # as after a training
     with torch.no_grad():
         for p in after[0][4].parameters():
@@ -279,12 +280,6 @@ def test_transforms_of_the_pictures_are_undone_for_drawing(learn):
 
 
 def test_batch_norms_of_the_body_keep_their_averages_when_all_is_trained(learn):
-    from copy import deepcopy
-
-    from fastai.vision.all import Learner
-
-    from tutorial.still import StillBatchNorm
-
     def averages(model):
         return {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
 

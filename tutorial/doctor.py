@@ -1,6 +1,5 @@
 """The images doctor: what in a folder of pictures stops training, and what is good to know."""
 
-import hashlib
 import os
 import unicodedata
 import warnings
@@ -15,6 +14,7 @@ from fastai.data.transforms import image_extensions
 from fastcore.parallel import parallel
 from PIL import Image, UnidentifiedImageError
 
+from .download import sha256
 from .errors import FolderError
 from .findings import FINDINGS, HUGE, KNOW, SMALL, STOPS, UNEVEN
 from .start import BATCH
@@ -108,8 +108,7 @@ def _look_around(path, found):
     if os.path.isdir(test):
         for file in _all_below(test, found):
             if _picked(file):
-                # The dot ends the name of a file that is named just as its class.
-                label = true_class(f"{file}.", list(splits["train"]))
+                label = true_class(file, list(splits["train"]))
                 pictures.append(Picture("test", label, file))
                 if label is None:
                     found.append((file, "test picture without a class", ""))
@@ -354,7 +353,7 @@ def _same_bytes(files):
     for same in by_size.values():
         if len(same) > 1:  # only files of one length can be equal; most need not be read
             for file in same:
-                by_hash[_or_none(_digest, file)].append(file)
+                by_hash[_or_none(sha256, file)].append(file)
     return [same for digest, same in by_hash.items() if digest and len(same) > 1]
 
 
@@ -364,12 +363,6 @@ def _or_none(ask, file):
         return ask(file)
     except OSError:
         return None
-
-
-def _digest(file):
-    """SHA-256 of a file's bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _name(file, path):

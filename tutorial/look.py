@@ -14,8 +14,9 @@ GREY = 0  # of the covering patch; pictures are normalised, so 0 is the mean col
 
 def prepare(learn, files):
     """Return pictures as the network meets them, shape (n, 3, s, s), and as one can draw them."""
-    x = torch.cat([batch[0].as_subclass(torch.Tensor) for batch in learn.dls.test_dl(files)])
-    drawn = learn.dls.test_dl(files).decode((TensorImage(x),))[0]
+    dl = learn.dls.test_dl(files)
+    x = torch.cat([batch[0].as_subclass(torch.Tensor) for batch in dl])
+    drawn = dl.decode((TensorImage(x),))[0]
     return x, [picture.permute(1, 2, 0).cpu().numpy().astype("uint8") for picture in drawn]
 
 

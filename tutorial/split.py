@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sklearn.model_selection import GroupShuffleSplit
 
-from .doctor import _all_below, _digest, _folder, _picked, _printable, _read_split
+from .doctor import _all_below, _folder, _picked, _printable, _read_split
+from .download import sha256
 from .errors import FolderError
 
 
@@ -87,7 +88,7 @@ def _draw(classes, share, seed):
     """Decide where each file goes, {file: place below the new folder}."""
     side, copies = {}, {}
     for label, files in classes.items():
-        keys, chosen = [_digest(file) for file in files], []
+        keys, chosen = [sha256(file) for file in files], []
         with suppress(ValueError):  # a single picture, or a share that leaves one side empty
             draw = GroupShuffleSplit(1, test_size=float(share), random_state=seed)
             _, chosen = next(draw.split(files, groups=keys))
