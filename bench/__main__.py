@@ -72,9 +72,18 @@ def processor():
     return platform.processor() or platform.machine()
 
 
+def hardware():
+    """Return a line that says what was measured on, and with which versions."""
+    device, precision = describe_device()
+    return (
+        f"Hardware: {processor()}; {device}; precision {precision}."
+        f" Python {platform.python_version()}, fastai {fastai.__version__},"
+        f" PyTorch {torch.__version__.split('+')[0]}. Body: bundled."
+    )
+
+
 def report(times, scores):
     """Return the table as Markdown."""
-    device, precision = describe_device()
     rows = [
         f"| {name} | {statistics.median(times[name]):.1f} | {min(times[name]):.1f} |"
         f" {max(times[name]):.1f} | {statistics.mean(scores[name]):.3f} |"
@@ -89,9 +98,7 @@ def report(times, scores):
             "Four epochs, one of the head and three of all layers at the notebook's rates, against"
             f" the same in plain float32 fastai; in turns in one process, rounds: {ROUNDS}.",
             "",
-            f"Hardware: {processor()}; {device}; precision {precision}."
-            f" Python {platform.python_version()}, fastai {fastai.__version__},"
-            f" PyTorch {torch.__version__.split('+')[0]}. Body: bundled.",
+            hardware(),
             "",
             "| training cells | median s | min s | max s | accuracy on valid |",
             "|---|---|---|---|---|",

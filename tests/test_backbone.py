@@ -13,7 +13,9 @@ import torch
 import torchvision.models as tvm
 from fastai.vision.all import ImageDataLoaders, Normalize, Resize, accuracy, load_learner
 from fastai.vision.learner import vision_learner
+from limits import needs_root, ordinary_user, public, small_disk  # noqa: F401  public is a fixture
 from PIL import Image
+from promises import keeps, untouched
 from safetensors.torch import load_file, save_file
 
 from tutorial import backbone, download
@@ -157,24 +159,27 @@ def not_found(request):
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "case"),
     [
-        (wrong_content, "wrong checksum"),
-        (cut_connection, "broke off"),
-        (silent_halfway, "broke off"),
-        (not_found, "404"),
+        (wrong_content, "the server sends something else"),
+        (cut_connection, "the download is cut"),
+        (silent_halfway, "the server falls silent"),
+        (not_found, "the server does not have the file"),
     ],
 )
-def test_a_failed_download_leaves_nothing_and_falls_back(monkeypatch, server, fault, words):
+def test_a_failed_download_leaves_nothing_and_falls_back(monkeypatch, server, fault, case):
     monkeypatch.setattr(download, "PATIENCE", 1)
     server.do = fault
     use(monkeypatch, server.server_port)
     sentence = body_in_use()
-    assert "bundled" in sentence and words in sentence and "127.0.0.1" in sentence
+    keeps(case, sentence)
+    assert "bundled" in sentence and "127.0.0.1" in sentence
     assert litter() == []
     monkeypatch.setenv("BODY", "imagenet")
-    with pytest.raises(BodyError, match=words):
+    with pytest.raises(BodyError) as caught:
         resnet34(weights="DEFAULT")
+    keeps(case, str(caught.value))
+    keeps("BODY=imagenet, and it can't be had", str(caught.value))
     assert litter() == []
 
 
@@ -188,6 +193,7 @@ def test_a_file_that_was_interrupted_by_the_user_leaves_nothing(monkeypatch, ser
     with pytest.raises(KeyboardInterrupt):
         body_in_use()
     assert litter() == []
+    keeps("Stop is pressed during the download")
 
 
 def test_a_dead_host_costs_five_seconds_and_only_once(monkeypatch):
@@ -196,7 +202,7 @@ def test_a_dead_host_costs_five_seconds_and_only_once(monkeypatch):
         dead.listen(8)  # connections are taken up by the system and never answered
         use(monkeypatch, dead.getsockname()[1])
         start = time.monotonic()
-        assert "did not answer within 5 s" in body_in_use()
+        keeps("the server never answers", body_in_use())
         assert time.monotonic() - start < 15
         start = time.monotonic()
         assert "bundled" in body_in_use()
@@ -215,24 +221,66 @@ def test_a_closed_port_is_said_to_be_out_of_reach(monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         use(monkeypatch, closed.getsockname()[1])
-        assert "127.0.0.1 can't be reached" in body_in_use()
+        sentence = body_in_use()
+        assert "127.0.0.1 can't be reached" in sentence
+        keeps("the server can't be reached", sentence)
 
 
 def test_a_damaged_file_in_the_cache_is_neither_used_nor_deleted(monkeypatch, no_network):
     cached().parent.mkdir(parents=True)
     cached().write_bytes(b"damaged")
     use(monkeypatch, 9)
-    sentence = body_in_use()
-    assert "bundled" in sentence and "wrong checksum" in sentence and str(cached()) in sentence
-    assert cached().read_bytes() == b"damaged"
+    with untouched(cached().parent):
+        sentence = body_in_use()
+    assert "bundled" in sentence and str(cached()) in sentence
+    keeps("ImageNet's file in the cache is damaged", sentence)
 
 
-def test_a_cache_that_cannot_be_written_is_named(monkeypatch, server, tmp_path):
+def test_a_cache_that_is_a_file_is_named(monkeypatch, server, tmp_path):
     (tmp_path / "torch").write_text("a file where the folder should be")
     use(monkeypatch, server.server_port)
-    sentence = body_in_use()
-    assert "bundled" in sentence and "can't be written" in sentence and "torch" in sentence
+    with untouched(tmp_path / "torch"):
+        sentence = body_in_use()
+    assert "bundled" in sentence and "torch" in sentence
+    keeps("the cache folder can't be written to", sentence)
     assert server.asked == 0
+
+
+@needs_root
+def test_a_cache_of_another_user_is_named(monkeypatch, server, public, fake_body):  # noqa: F811
+    bundled = public / fake_body.name
+    bundled.write_bytes(fake_body.read_bytes())
+    write_sums(bundled)
+    monkeypatch.setattr(backbone, "BUNDLED", bundled)
+    monkeypatch.setenv("TORCH_HOME", str(public / "torch"))
+    cached().parent.mkdir(parents=True)
+    use(monkeypatch, server.server_port)
+    with untouched(public), ordinary_user():
+        sentence = body_in_use()
+    assert "bundled" in sentence and "(Permission denied)" in sentence
+    keeps("the cache folder can't be written to", sentence)
+    cached().write_bytes(PAYLOAD)
+    cached().chmod(0o600)
+    backbone._choose.cache_clear()
+    with untouched(public), ordinary_user():
+        sentence = body_in_use()
+    assert "bundled" in sentence
+    keeps("ImageNet's file in the cache can't be read", sentence)
+    bundled.chmod(0o600)
+    monkeypatch.setenv("BODY", "bundled")
+    with untouched(public), ordinary_user(), pytest.raises(BodyError) as caught:
+        resnet34(weights="DEFAULT")
+    keeps("the bundled body can't be read", str(caught.value))
+
+
+@needs_root
+def test_a_full_disk_is_named_and_left_empty(monkeypatch, server, tmp_path):
+    use(monkeypatch, server.server_port)
+    with small_disk(tmp_path / "torch", 200_000):  # of the 300,000 bytes that come
+        sentence = body_in_use()
+        assert "bundled" in sentence and litter() == []
+    keeps("no room for the download", sentence)
+    assert server.asked == 1
 
 
 # --- BODY and the bundled file ----------------------------------------------------------------
@@ -258,8 +306,9 @@ def test_the_sentence_is_not_said_twice(monkeypatch, capsys):
 
 def test_a_wrong_value_of_body_names_the_right_ones(monkeypatch):
     monkeypatch.setenv("BODY", "best")
-    with pytest.raises(BodyError, match="'best'.*auto, imagenet or bundled"):
+    with pytest.raises(BodyError) as caught:
         resnet34(weights="DEFAULT")
+    keeps("BODY has a wrong value", str(caught.value))
 
 
 def test_an_empty_body_means_auto(monkeypatch):
@@ -314,22 +363,22 @@ def a_layer_more(file):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "case"),
     [
-        (lambda file: file.unlink(), "is missing"),
-        (cut_short, "is cut short"),
-        (a_web_page, "is not a safetensors file"),
-        (an_lfs_pointer, "is not a safetensors file"),
-        (lambda file: file.write_bytes(b""), "is not a safetensors file"),
-        (one_bit_wrong, "has another checksum"),
-        (no_sums, "SHA256SUMS is missing"),
-        (a_layer_less, "another network"),
-        (a_layer_more, "another network"),
-        (a_layer_of_another_size, "another network"),
+        (lambda file: file.unlink(), "the bundled body is missing"),
+        (cut_short, "the bundled body is cut short"),
+        (a_web_page, "the bundled body is a web page"),
+        (an_lfs_pointer, "the bundled body is a pointer of Git LFS"),
+        (lambda file: file.write_bytes(b""), "the bundled body is empty"),
+        (one_bit_wrong, "one bit of the bundled body is wrong"),
+        (no_sums, "the body's checksum is missing"),
+        (a_layer_less, "a body with a layer less"),
+        (a_layer_more, "a body with a layer more"),
+        (a_layer_of_another_size, "a body of another architecture"),
     ],
 )
 def test_a_spoilt_bundled_file_is_one_clear_sentence(
-    monkeypatch, tmp_path, fake_body, no_network, spoil, words
+    monkeypatch, tmp_path, fake_body, no_network, spoil, case
 ):
     file = tmp_path / fake_body.name
     file.write_bytes(fake_body.read_bytes())
@@ -337,9 +386,10 @@ def test_a_spoilt_bundled_file_is_one_clear_sentence(
     spoil(file)
     monkeypatch.setattr(backbone, "BUNDLED", file)
     monkeypatch.setenv("BODY", "bundled")
-    with pytest.raises(BodyError, match=words) as caught:
+    with untouched(tmp_path), pytest.raises(BodyError) as caught:
         resnet34(weights="DEFAULT")
     message = str(caught.value)
+    keeps(case, message)
     assert str(tmp_path) in message and "restore it from the repository" in message
     assert "\n" not in message
 
@@ -348,8 +398,9 @@ def test_with_neither_body_the_message_gives_both_reasons(monkeypatch, tmp_path,
     server.do = not_found
     use(monkeypatch, server.server_port)
     monkeypatch.setattr(backbone, "BUNDLED", tmp_path / "resnet34-body.safetensors")
-    with pytest.raises(BodyError, match="is missing.*404"):
+    with pytest.raises(BodyError, match="is missing.*404") as caught:
         resnet34(weights="DEFAULT")
+    keeps("neither body can be had", str(caught.value))
 
 
 # --- as a drop-in in fastai -------------------------------------------------------------------

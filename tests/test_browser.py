@@ -1,35 +1,28 @@
-"""The learner's own path, in a real Chromium: /lab, demo.ipynb, Run All Cells, wait, save.
+"""The learner's own path, in a real Chromium: /lab, the notebook, and every way to run it.
 
-The verdict comes from the saved file, since an error and a mere warning look alike in the page.
+Run All goes over the real pictures once. All else is done on a small folder, to save time, and is
+compared with what `make run` says about that folder on this machine.
 """
 
 import json
 import os
+import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
-import nbformat
 import pytest
 from conftest import NOTEBOOK, ROOT, code_cells, project_files
+from lab_page import KERNEL, RUN, browsing, chromium_at, serving
+from PIL import Image
 
 from tools import browser
+from tools.editions import CHINESE
 
 RUN_ALL_S = 900
-PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
-CHROMIUM_ARGS = [
-    "--no-sandbox",  # Chromium refuses to run as root otherwise
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
+OUT = ROOT / "out" / "browser"
+PARTS = ("part-1", "part-2", "part-3", "map-2018")
+SMALL = {"train": 16, "valid": 4, "test": 1}  # pictures of each class
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +30,19 @@ def chromium():
     path, reason = browser.install_browser()
     if not path:
         pytest.skip(reason)
-    return path
+    with chromium_at(path) as start:
+        yield start
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """A copy of the repo's files, since the run saves the notebook; with a space and 中文."""
-    root = tmp_path_factory.mktemp("clone") / "a b 中文"
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the repo's files, since a run saves the notebook; with a space and 中文."""
+    return copy_project(tmp_path)
+
+
+def copy_project(folder):
+    """Copy the repo's files into a folder with a space and Chinese letters in its name."""
+    root = folder / "a b 中文"
     for path in project_files():
         target = root / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,110 +51,258 @@ def clone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def port(clone, tmp_path_factory):
-    """The port of a JupyterLab started as `make lab` does, at its first visit ever."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    fresh = tmp_path_factory.mktemp("jupyter")
-    env = dict(
-        os.environ,
-        PORT=str(port),
-        JUPYTER_CONFIG_DIR=str(fresh / "config"),
-        JUPYTERLAB_SETTINGS_DIR=str(fresh / "settings"),
-        JUPYTERLAB_WORKSPACES_DIR=str(fresh / "workspaces"),
-    )
-    process = subprocess.Popen(
-        [sys.executable, "tools/lab.py", "--no-browser"],
-        cwd=clone,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+def small(tmp_path_factory):
+    """A few of the project's own pictures, made smaller."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split, many in SMALL.items():
+        for label in ("doraemon", "walle"):
+            inner = split if split == "test" else f"{split}/{label}"
+            for file in sorted((ROOT / "imgs" / inner).glob(f"{label}.*.jpg"))[:many]:
+                picture = Image.open(file)
+                picture.thumbnail((256, 256))
+                (root / inner).mkdir(parents=True, exist_ok=True)
+                picture.save(root / inner / file.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def by_make_run(small, tmp_path_factory):
+    """What the notebook says about the small folder when `make run` runs it."""
+    out = tmp_path_factory.mktemp("make-run")
+    done = subprocess.run(
+        [sys.executable, "tools/run_notebook.py", NOTEBOOK.name],
+        cwd=ROOT,
+        env=dict(os.environ, IMGS=str(small), OUT=str(out)),
+        capture_output=True,
         text=True,
     )
-    try:
-        assert str(port) in process.stdout.readline(), "JupyterLab did not start"
-        yield port
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    assert done.returncode == 0, done.stderr
+    return results(json.loads((out / NOTEBOOK.name).read_text("utf-8"))["cells"])
 
 
-def kernel_state(port):
-    """(number of pages connected, state) of the one kernel, in the server's words."""
-    with urllib.request.urlopen(f"http://localhost:{port}/api/kernels", timeout=10) as reply:
-        kernels = json.load(reply)
-    return (kernels[0]["connections"], kernels[0]["execution_state"]) if kernels else (0, "none")
+TIMES = re.compile(r"(?<=takes about ).*|\b\d\d:\d\d\b")
 
 
-def wait_for(page, condition, seconds, what):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        page.wait_for_timeout(200)
+def results(cells):
+    """By cell id, all that the code cells say and draw, as text; but for how long it took.
+
+    Progress bars are left out: an empty one stays behind here and none there.
+    """
+    found = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            printed, shown = "", []
+            for output in cell["outputs"]:
+                printed += "".join(output.get("text", ""))
+                text = as_text(output.get("data", {}))
+                if text and "HTML object" not in text:
+                    shown.append(text)
+            found[cell["id"]] = TIMES.sub("…", "\n".join([printed, *shown]))
+    return found
 
 
-def test_run_all_cells_in_the_browser(chromium, clone, port, tmp_path):
-    from playwright.sync_api import sync_playwright
+def as_text(data):
+    """What an output says, in words."""
+    text = "".join(data.get("text/plain", ""))
+    return "".join(data["text/markdown"]) if "Markdown object" in text else text
 
-    out = ROOT / "out"
-    out.mkdir(exist_ok=True)
-    with sync_playwright() as p:
-        context = p.chromium.launch_persistent_context(
-            tmp_path,
-            executable_path=chromium,
-            headless=True,
-            viewport={"width": 1440, "height": 1000},
-            args=CHROMIUM_ARGS,
+
+def assert_all_ran(lab, first, expected):
+    """Assert that all cells ran well, in order, drew everything, and found what was expected.
+
+    Parameters
+    ----------
+    lab : LabPage
+    first : int
+        The number of the first cell that ran.
+    expected : dict
+        What `results` gives for another run.
+    """
+    nb = lab.save()
+    code = [cell for cell in code_cells(nb) if cell.source]  # Shift+Enter at the end adds an empty
+    assert [out.ename for c in code for out in c.outputs if out.output_type == "error"] == []
+    assert [c.execution_count for c in code] == list(range(first, first + len(code)))
+    assert_all_drawn(lab, nb)
+    found = results(nb.cells)
+    assert {id: found[id] for id in expected} == expected
+    assert lab.errors == []
+    assert lab.page.locator(".Toastify__toast").count() == 0, "JupyterLab has something to say"
+
+
+def assert_all_drawn(lab, nb):
+    """Assert that the page shows the pictures that are saved, cell by cell."""
+    for cell, shown in zip(nb.cells, lab.pictures(), strict=True):
+        saved = sum("image/png" in out.get("data", {}) for out in cell.get("outputs", []))
+        assert len(shown) == saved, cell.id
+        assert all(width and height for width, height in shown), f"{cell.id} is not drawn"
+
+
+# --- the real pictures: these come first, since `executed` can't begin once Playwright has
+
+
+@pytest.fixture(scope="module")
+def finished(chromium, executed, tmp_path_factory):
+    """demo.ipynb on the project's pictures after Run All Cells, still open."""
+    folder = tmp_path_factory.mktemp("real")
+    with (
+        serving(copy_project(folder), folder / "jupyter") as server,
+        browsing(chromium, server, folder / "chromium", NOTEBOOK.name) as lab,
+    ):
+        lab.menu(RUN, "runmenu:run-all")
+        lab.wait_for_start()
+        lab.wait_for_end(RUN_ALL_S)
+        yield lab
+
+
+def test_run_all_cells(finished, executed):
+    assert_all_ran(finished, 1, results(executed.nb.cells))
+
+
+def test_the_upload_button_answers(finished):
+    cell = finished.cell("upload")
+    cell.scroll_into_view_if_needed()
+    with finished.page.expect_file_chooser() as chooser:
+        cell.locator("button.jupyter-widgets").click()
+    chooser.value.set_files(ROOT / "imgs" / "test" / "walle.123.jpg")
+    answer = cell.locator(".jp-OutputArea-output img")
+    answer.wait_for()
+    assert answer.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
+    assert "walle.123.jpg: walle, " in cell.inner_text()
+
+
+def test_the_solutions_unfold(finished):
+    solutions = finished.page.locator(".jp-Notebook details")
+    assert solutions.count() == 8
+    for i in range(solutions.count()):
+        code = solutions.nth(i).locator("pre").first
+        assert not code.is_visible()
+        solutions.nth(i).locator("summary").click()
+        assert code.is_visible()
+
+
+# What is wider than its box: what a cell shows, and in a narrow window code and pictures at least.
+TOO_WIDE = """what => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].filter(
+    cell => [...cell.querySelectorAll(what)].some(
+        e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+).map(cell => Number(cell.dataset.windowedListIndex))"""
+SHOWN = ".jp-OutputArea-output, .jp-OutputArea-output *, .jp-MarkdownOutput, .jp-MarkdownOutput *"
+CODE = ".cm-scroller, .jp-OutputArea-output pre, .jp-RenderedImage"
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_it_can_be_read(finished, theme, width):
+    lab, page = finished, finished.page
+    lab.save()
+    lab.server.set("@jupyterlab/apputils-extension/themes", theme=f"JupyterLab {theme}")
+    page.set_viewport_size({"width": width, "height": 900})
+    lab.reload()
+    assert page.evaluate("document.body.dataset.jpThemeName") == f"JupyterLab {theme}"
+    assert_all_drawn(lab, lab.saved())
+    photograph(lab, f"{width}-{theme.lower()}")
+    ids = list(lab.place)
+    wide = page.evaluate(TOO_WIDE, f"{CODE}, {SHOWN}" if width == 1280 else CODE)
+    assert [ids[i] for i in wide] == []
+    assert lab.errors == []
+
+
+def test_the_links_lead_to_the_same_place_in_the_other_edition(finished):
+    lab, place = finished, finished.place["s12"]
+    for link, name in (("中文", CHINESE), ("English", NOTEBOOK.name)):
+        lab.cell(place).get_by_role("link", name=link).click()
+        lab.page.locator(f'.lm-TabBar-tab.lm-mod-current[title*="Name: {name}"]').wait_for()
+        lab.wait(lambda: in_sight(lab.view(place), "input"), 60, f"step 12 of {name}")
+    assert lab.errors == []
+
+
+def in_sight(view, what):
+    """Whether at least a part of what has this name in a view is in the scrolled panel."""
+    panel, box = view["panel"], view[what]
+    return box and box["top"] < panel["bottom"] and box["bottom"] > panel["top"]
+
+
+def photograph(lab, name):
+    """Keep each part of the page as pictures under out/, for people to look at."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    height = 5000
+    lab.page.set_viewport_size({"width": lab.page.viewport_size["width"], "height": height})
+    panel = lab.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer")
+    top = "(panel, top) => panel.scrollTop = top"
+    tops = [
+        lab.cell(part).evaluate(
+            "cell => { const panel = cell.closest('.jp-WindowedPanel-outer');"
+            "return cell.getBoundingClientRect().top - panel.getBoundingClientRect().top"
+            " + panel.scrollTop }"
         )
-        page = context.pages[0]
-        page.set_default_timeout(60_000)
-        page_errors = []
-        page.on("pageerror", lambda error: page_errors.append(str(error)))
-        page.goto(f"http://localhost:{port}/lab", wait_until="domcontentloaded")
-        page.wait_for_selector("#jupyterlab-splash", state="detached")
-        item = page.locator(f'#filebrowser .jp-DirListing-item[title*="Name: {NOTEBOOK.name}"]')
-        item.dblclick()
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-CodeCell")
-        # Not the circle in the toolbar: it is "idle" even before there is a kernel.
-        wait_for(page, lambda: kernel_state(port) == (1, "idle"), 120, "the kernel")
-        page.wait_for_timeout(500)
-        assert page.locator(".Toastify__toast").count() == 0, "JupyterLab asks about news"
+        for part in PARTS
+    ]
+    step = height - 150  # what is above and below the notebook, and some of it twice
+    for part, start, end in zip(PARTS, tops, tops[1:], strict=False):
+        for i in range(int((end - start) // step) + 1):
+            panel.evaluate(top, start + i * step)
+            lab.page.wait_for_timeout(300)
+            lab.page.screenshot(path=OUT / f"{part}-{name}-{i + 1}.png")
 
-        page.locator("#jp-MainMenu .lm-MenuBar-item").nth(3).click()
-        page.locator('.lm-Menu li[data-command="runmenu:run-all"]').click()
-        page.wait_for_function(f"() => {PROMPTS}.some(t => /\\[\\*\\]/.test(t))")
-        page.wait_for_function(
-            f"() => !{PROMPTS}.some(t => t.includes('*'))", timeout=RUN_ALL_S * 1000, polling=250
-        )
-        wait_for(page, lambda: kernel_state(port)[1] == "idle", 60, "idle")
-        page.keyboard.press("Control+s")
-        page.wait_for_function(
-            "() => !document.querySelector('.lm-DockPanel-tabBar .lm-TabBar-tab"
-            ".lm-mod-current.jp-mod-dirty')"
-        )
-        shown = 0
-        cells = page.locator(".jp-Notebook .jp-Cell")
-        for i in range(cells.count()):  # cells out of sight are not in the page
-            cells.nth(i).scroll_into_view_if_needed()
-            pictures = (
-                cells.nth(i)
-                .locator(".jp-OutputArea-output img")
-                .evaluate_all("all => all.map(i => i.naturalWidth * i.naturalHeight)")
+
+# --- the small folder
+
+
+def test_stepping_through_and_then_run_all(chromium, clone, small, by_make_run, tmp_path):
+    with (
+        serving(clone, tmp_path / "jupyter", IMGS=str(small), OUT=str(tmp_path)) as server,
+        browsing(chromium, server, tmp_path / "chromium", NOTEBOOK.name) as lab,
+    ):
+        lab.cell(0).click()
+        for place, is_code in enumerate(lab.is_code):
+            lab.step(place, RUN_ALL_S)
+            view = lab.view(place)
+            assert view["active"] == place + 1
+            if is_code and view["output"]:
+                assert view["input"]["bottom"] <= view["output"]["top"]
+            # A tall output can push the next cell out of sight, until Shift+Enter is pressed there.
+            assert in_sight(view, "output" if is_code and view["output"] else "activeBox")
+        assert_all_ran(lab, 1, by_make_run)
+
+        count = sum(lab.is_code)
+        lab.menu(RUN, "runmenu:run-all")
+        lab.wait_for_start()
+        lab.wait_for_end(RUN_ALL_S)
+        assert_all_ran(lab, count + 1, by_make_run)
+
+
+def test_chinese_interrupted_and_run_on_then_restarted(
+    chromium, clone, small, by_make_run, tmp_path
+):
+    with serving(clone, tmp_path / "jupyter", IMGS=str(small), OUT=str(tmp_path)) as server:
+        server.set("@jupyterlab/translation-extension/plugin", locale="zh_CN")
+        with browsing(chromium, server, tmp_path / "chromium", CHINESE) as lab:
+            assert "运行" in lab.page.locator("#jp-MainMenu").inner_text()
+
+            lab.menu(RUN, "runmenu:run-all")
+            lab.wait_for_start("fit-all")
+            training = lab.cell("fit-all").locator(".jp-OutputArea")
+            training.get_by_text("Training takes about").wait_for(timeout=RUN_ALL_S * 1000)
+            lab.page.locator('.jp-Toolbar [data-command="notebook:interrupt-kernel"]').click()
+            training.get_by_text("KeyboardInterrupt").first.wait_for(timeout=30_000)
+            lab.wait_for_end(60)
+            code = code_cells(lab.save())
+            at = [cell.id for cell in code].index("fit-all")
+            assert [cell.execution_count for cell in code[at:]] == [at + 1] + [None] * (
+                len(code) - at - 1
             )
-            assert all(pictures), f"a picture in cell {i} was not drawn"
-            shown += len(pictures)
-        cells.first.scroll_into_view_if_needed()
-        page.screenshot(path=out / "browser.png")
-        context.close()
+            assert code[at].outputs[-1].ename == "KeyboardInterrupt"
 
-    code = code_cells(nbformat.read(clone / NOTEBOOK.name, as_version=4))
-    outputs = [output for cell in code for output in cell.outputs]
-    assert [o.ename for o in outputs if o.output_type == "error"] == []
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    saved = sum("image/png" in output.get("data", {}) for output in outputs)
-    assert saved > 0 and shown >= saved
-    assert page_errors == []
+            lab.click("fit-all")
+            lab.menu(RUN, "notebook:run-all-below")
+            lab.wait_for_start()
+            lab.wait_for_end(RUN_ALL_S)
+            code = code_cells(lab.save())
+            assert [c.execution_count for c in code[at:]] == list(range(at + 2, len(code) + 2))
+            kinds = {output.output_type for cell in code for output in cell.outputs}
+            assert "error" not in kinds
+
+            lab.menu(KERNEL, "runmenu:restart-and-run-all")
+            lab.confirm()
+            lab.wait_for_start()
+            lab.wait_for_end(RUN_ALL_S)
+            assert_all_ran(lab, 1, by_make_run)

@@ -1,7 +1,6 @@
 """The images doctor: each finding made and found, nothing changed, nothing raised."""
 
 import errno
-import hashlib
 import io
 import os
 import random
@@ -14,6 +13,7 @@ import pytest
 from conftest import ROOT
 from fastai.vision.core import PILImage
 from PIL import Image
+from promises import keeps, state, untouched
 
 from tutorial import doctor, split
 from tutorial.doctor import check_images
@@ -60,25 +60,10 @@ def put(place, content):
     return place
 
 
-def state(root):
-    """Everything in a folder: names, kinds, sizes, times, bytes."""
-    seen = {}
-    for folder, folders, files in os.walk(root):
-        for name in folders + files:
-            place = os.path.join(folder, name)
-            about = os.lstat(place)
-            content = b""
-            if os.path.isfile(place) and not os.path.islink(place):
-                content = hashlib.sha256(open(place, "rb").read()).digest()
-            seen[place] = about.st_mode, about.st_size, about.st_mtime_ns, content
-    return seen
-
-
 def found(root):
     """The findings as {(problem, file)}; asserts that looking has changed nothing."""
-    before = state(root)
-    table = check_images(root)
-    assert state(root) == before
+    with untouched(root):
+        table = check_images(root)
     return set(zip(table["problem"], table["file"], strict=True))
 
 
@@ -110,37 +95,54 @@ JPEG = data(picture(94))
 PNG = data(picture(94), "PNG")
 BMP = data(picture(94), "BMP")
 ODD_FILES = {
-    "web.jpg": (b"<html>404 Not Found</html>", "not an image"),
-    "empty.png": (b"", "not an image"),
-    "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(60), "not an image"),
-    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
-    "half.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
-    "nearly.jpg": (JPEG[:-40], "truncated"),
-    "half.png": (PNG[: len(PNG) // 2], "truncated"),
-    "flipped.png": (PNG[:300] + bytes([PNG[300] ^ 255]) + PNG[301:], "damaged"),
-    "lie.jpg": (PNG, "wrong extension"),
-    "lie.heic": (JPEG, "wrong extension"),
-    "tiny.jpg": (data(picture(95, size=(200, 30))), "tiny"),
-    "print.jpg": (data(picture(96, "CMYK")), "CMYK"),
-    "deep.png": (data(grey16(), "PNG"), "16-bit or more"),
-    "float.tif": (data(picture(97, "F"), "TIFF"), "16-bit or more"),
-    "moving.gif": (two_frames("GIF"), "animated"),
-    "moving.webp": (two_frames("WEBP"), "animated"),
-    "glass.png": (data(see_through(), "PNG"), "transparent"),
-    "glass.png8.png": (data(picture(98, "P"), "PNG", transparency=bytes(256)), "transparent"),
-    "turned.jpg": (rotated(), "rotated"),
-    "wide.png": (data(Image.new("1", (6000, 5000)), "PNG"), "huge"),
+    "web.jpg": (b"<html>404 Not Found</html>", "not an image", "a web page named like a picture"),
+    "empty.png": (b"", "not an image", "an empty file named like a picture"),
+    "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(60), "not an image", "a HEIC photo from a phone"),
+    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image", "an SVG drawing"),
+    "half.jpg": (JPEG[: len(JPEG) // 2], "truncated", "a picture cut short"),
+    "nearly.jpg": (JPEG[:-40], "truncated", "a picture that lacks its last bytes"),
+    "half.png": (PNG[: len(PNG) // 2], "truncated", "a PNG cut short"),
+    "flipped.png": (
+        PNG[:300] + bytes([PNG[300] ^ 255]) + PNG[301:],
+        "damaged",
+        "a PNG with a wrong byte",
+    ),
+    "lie.jpg": (PNG, "wrong extension", "a PNG named .jpg"),
+    "lie.heic": (JPEG, "wrong extension", "a JPEG named .heic"),
+    "tiny.jpg": (data(picture(95, size=(200, 30))), "tiny", "a picture 30 pixels high"),
+    "print.jpg": (data(picture(96, "CMYK")), "CMYK", "a picture in printing colours (CMYK)"),
+    "deep.png": (data(grey16(), "PNG"), "16-bit or more", "a picture of 16 bits"),
+    "float.tif": (data(picture(97, "F"), "TIFF"), "16-bit or more", "a picture of decimal numbers"),
+    "moving.gif": (two_frames("GIF"), "animated", "an animated GIF"),
+    "moving.webp": (two_frames("WEBP"), "animated", "an animated WebP"),
+    "glass.png": (data(see_through(), "PNG"), "transparent", "a picture that is half transparent"),
+    "glass.png8.png": (
+        data(picture(98, "P"), "PNG", transparency=bytes(256)),
+        "transparent",
+        "a palette of transparent colours",
+    ),
+    "turned.jpg": (rotated(), "rotated", "a photo that an EXIF mark turns upright"),
+    "wide.png": (
+        data(Image.new("1", (6000, 5000)), "PNG"),
+        "huge",
+        "a picture of 30 million pixels",
+    ),
     "far too wide.bmp": (  # says 130 million pixels, holds a few: Pillow only warns of so many
         BMP[:22] + (2_000_000).to_bytes(4, "little") + BMP[26:],
         "truncated",
+        "a header that promises more pixels than there are",
     ),
-    "bomb.png": (data(Image.new("1", (20000, 9000)), "PNG"), "far too huge"),
-    "notes.txt": (b"Rex is the brown one", "passed over"),
-    "renamed.jpg.txt": (JPEG, "passed over"),
-    ".DS_Store": (b"litter", "stray file"),
-    "Thumbs.db": (b"litter", "stray file"),
-    "desktop.ini": (b"litter", "stray file"),
-    "._0.jpg": (b"litter", "stray file"),
+    "bomb.png": (
+        data(Image.new("1", (20000, 9000)), "PNG"),
+        "far too huge",
+        "a decompression bomb",
+    ),
+    "notes.txt": (b"Rex is the brown one", "passed over", "a text file in a class"),
+    "renamed.jpg.txt": (JPEG, "passed over", "a picture named .txt"),
+    ".DS_Store": (b"litter", "stray file", "a Mac's .DS_Store in a class"),
+    "Thumbs.db": (b"litter", "stray file", "Windows' Thumbs.db in a class"),
+    "desktop.ini": (b"litter", "stray file", "Windows' desktop.ini in a class"),
+    "._0.jpg": (b"litter", "stray file", "the second half of a Mac's file (._0.jpg)"),
 }
 
 
@@ -157,10 +159,11 @@ def test_the_tutorial_s_own_pictures_are_in_order():
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
-def test_an_odd_file_is_found_and_judged_as_fastai_judges_it(imgs, name):
-    content, problem = ODD_FILES[name]
+def test_an_odd_file_is_found_and_judged_as_fastai_judges_it(imgs, name, capsys):
+    content, problem, case = ODD_FILES[name]
     file = put(imgs / "train" / "dog" / name, content)
     assert found(imgs) == {(problem, f"train/dog/{name}")}
+    keeps(case, capsys.readouterr().out)
     if problem not in ("passed over", "stray file"):
         assert FINDINGS[problem][1] == fastai_stops(file)
 
@@ -200,22 +203,46 @@ def test_the_advice_is_true_of_fastai(tmp_path):
 
 
 ODD_FOLDERS = {
-    "no train": (["train"], [], {("no train folder", ".")}),
-    "no valid": (["valid"], [], {("no valid folder", ".")}),
+    "no folder train": (["train"], [], {("no train folder", ".")}),
+    "no folder valid": (["valid"], [], {("no valid folder", ".")}),
     "one class": (["train/dog", "valid/dog"], [], {("fewer than two classes", "train")}),
-    "only train": (["valid/dog"], [], {("class only in train", "train/dog")}),
-    "only valid": ([], ["valid/emu/1.jpg"], {("class only in valid", "valid/emu")}),
-    "empty": ([], ["train/emu/"], {("empty class", "train/emu")}),
-    "few": (
+    "a class without pictures in valid": (
+        ["valid/dog"],
+        [],
+        {("class only in train", "train/dog")},
+    ),
+    "a class without pictures in train": (
+        [],
+        ["valid/emu/1.jpg"],
+        {("class only in valid", "valid/emu")},
+    ),
+    "an empty class folder": ([], ["train/emu/"], {("empty class", "train/emu")}),
+    "fewer than 16 pictures": (
         [f"train/{c}/{i}.jpg" for c in CLASSES for i in range(3)],
         [],
         {("too few pictures", "train")},
     ),
-    "uneven": ([], [f"train/cat/more{i}.jpg" for i in range(20)], {("imbalance", "train")}),
-    "outside": ([], ["train/x.jpg"], {("outside a class", "train/x.jpg")}),
-    "nested": ([], ["train/cat/more/x.jpg"], {("nested folder", "train/cat/more")}),
-    "test": ([], ["test/emu.1.jpg"], {("test picture without a class", "test/emu.1.jpg")}),
-    "checkpoints": (
+    "one class much larger than another": (
+        [],
+        [f"train/cat/more{i}.jpg" for i in range(20)],
+        {("imbalance", "train")},
+    ),
+    "a picture beside the class folders": (
+        [],
+        ["train/x.jpg"],
+        {("outside a class", "train/x.jpg")},
+    ),
+    "a folder inside a class": (
+        [],
+        ["train/cat/more/x.jpg"],
+        {("nested folder", "train/cat/more")},
+    ),
+    "a test picture of an unknown class": (
+        [],
+        ["test/emu.1.jpg"],
+        {("test picture without a class", "test/emu.1.jpg")},
+    ),
+    "litter of Jupyter's and the system's": (
         [],
         ["train/.ipynb_checkpoints/x.jpg", "train/cat/.ipynb_checkpoints/x.jpg", "Thumbs.db"],
         {
@@ -227,9 +254,9 @@ ODD_FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", ODD_FOLDERS)
-def test_an_odd_folder_is_found_and_judged_as_the_notebook_judges_it(imgs, name):
-    gone, new, expected = ODD_FOLDERS[name]
+@pytest.mark.parametrize("case", ODD_FOLDERS)
+def test_an_odd_folder_is_found_and_judged_as_the_notebook_judges_it(imgs, case, capsys):
+    gone, new, expected = ODD_FOLDERS[case]
     for one in gone:
         place = imgs / one
         shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -245,23 +272,28 @@ def test_an_odd_folder_is_found_and_judged_as_the_notebook_judges_it(imgs, name)
         "test picture without a class",
         "empty class",
     }
-    stops = any(FINDINGS[problem][1] for problem, _ in findings)
+    stops, said = any(FINDINGS[problem][1] for problem, _ in findings), capsys.readouterr().out
     try:
         check_folder(imgs)
-    except FolderError:
+    except FolderError as error:
         assert stops
+        said += str(error)
     else:
         assert not stops
+    keeps(case, said)
 
 
-def test_names_that_differ_in_capitals(imgs):
+def test_names_that_differ_in_capitals(imgs, capsys):
     (imgs / "valid" / "dog").rename(imgs / "valid" / "Dog")
     table = check_images(imgs).set_index("problem")
     assert table.loc["names almost alike", "detail"] == "Dog, dog"
     assert {"class only in train", "class only in valid"} <= set(table.index)
+    with pytest.raises(FolderError) as refused:
+        check_folder(imgs)
+    keeps("a class named with capitals in valid only", capsys.readouterr().out + str(refused.value))
 
 
-def test_copies(imgs):
+def test_copies(imgs, capsys):
     first = (imgs / "train" / "cat" / "0.jpg").read_bytes()
     for place in ("train/cat/a.jpg", "train/dog/b.jpg", "valid/cat/c.jpg", "test/cat.2.jpg"):
         put(imgs / place, first)
@@ -276,6 +308,22 @@ def test_copies(imgs):
         "test/cat.2.jpg": "in two splits",
     }
     assert set(table["detail"]) == {"= train/cat/0.jpg"}
+    said = capsys.readouterr().out
+    keeps("a copy in the same class", said)
+    keeps("a copy in another class", said)
+    keeps("a copy in another split", said)
+
+
+def test_a_mac_s_folder_is_litter_unless_pictures_lie_in_it(imgs):
+    put(imgs / "train" / "__MACOSX" / "cat" / "._0.jpg", b"litter")
+    assert found(imgs) == {("stray file", "train/__MACOSX")}
+    for place in ("train/__MACOSX/0.jpg", "test/__MACOSX/0.jpg"):  # fastai takes these
+        put(imgs / place, b"no picture")
+    assert {
+        ("class only in train", "train/__MACOSX"),
+        ("not an image", "train/__MACOSX/0.jpg"),
+        ("not an image", "test/__MACOSX/0.jpg"),
+    } <= found(imgs)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can make such names and pipes")
@@ -297,16 +345,30 @@ def test_links_pipes_and_strange_names(imgs, capsys):
     }
     assert ("not an image", "train/cat/两行\\n名字.jpg") in findings
     assert ("not an image", "train/cat/\\udcff.jpg") in findings
-    assert ("nested folder", "train/cat/round") in findings
-    capsys.readouterr().out.encode()
+    assert ("link in a circle", "train/cat/round") in findings
+    said = capsys.readouterr().out
+    said.encode()
+    keeps("a link to a file that is gone", said)
+    keeps("a link to itself", said)
+    keeps("a pipe named like a picture", said)
+    keeps("a file name that can't be printed", said)
+    keeps("a class folder named like a picture", said)
 
 
 def test_links_in_a_circle_are_followed_once(imgs, capsys):
     (imgs / "train" / "cat" / "round").symlink_to("..")
     (imgs / "test" / "round").symlink_to("..")
-    table = check_images(imgs).set_index("problem")
-    assert table.loc["nested folder", "detail"] == "18"
-    assert "train 18, valid 6, test 25" in capsys.readouterr().out
+    (imgs / "test" / "again").symlink_to("..")  # with two, fastai would see 2 ** 40 folders
+    assert {file for problem, file in found(imgs) if problem == "link in a circle"} == {
+        "train/cat/round",
+        "test/again",
+        "test/round",
+    }
+    said = capsys.readouterr().out
+    assert "train 18, valid 6, test 25" in said
+    with pytest.raises(FolderError) as refused:
+        check_folder(imgs)
+    keeps("links to folders in a circle", said + str(refused.value))
 
 
 def test_folders_and_files_without_permission(imgs, monkeypatch):
@@ -325,10 +387,17 @@ def test_folders_and_files_without_permission(imgs, monkeypatch):
 
 
 def test_the_only_errors(tmp_path):
-    with pytest.raises(FolderError, match="does not exist"):
+    with pytest.raises(FolderError, match="does not exist") as gone:
         check_images(tmp_path / "nowhere")
-    with pytest.raises(FolderError, match="is a file"):
-        check_images(put(tmp_path / "one.jpg", JPEG))
+    with pytest.raises(FolderError, match="There is no folder") as unseen:
+        check_folder(tmp_path / "nowhere")
+    keeps("a path that does not exist", f"{gone.value} {unseen.value}")
+    one = put(tmp_path / "one.jpg", JPEG)
+    with pytest.raises(FolderError, match="is a file") as no_folder:
+        check_images(one)
+    with pytest.raises(FolderError, match="There is no folder") as unseen:
+        check_folder(one)
+    keeps("a path that is a file", f"{no_folder.value} {unseen.value}")
     table = check_images(tmp_path)
     assert "outside a class" in set(table["problem"])
 
@@ -364,7 +433,7 @@ def test_damaged_bytes_never_raise_and_stop_exactly_where_fastai_stops(tmp_path)
 
 
 def test_every_finding_is_said_in_both_languages(imgs, capsys):
-    for name, (content, _) in ODD_FILES.items():
+    for name, (content, _, _) in ODD_FILES.items():
         put(imgs / "train" / "cat" / name, content)
     table = check_images(imgs)
     lines = capsys.readouterr().out.splitlines()
@@ -441,33 +510,33 @@ def test_a_split_is_the_same_for_the_same_seed_and_follows_the_share(unsplit, tm
 
 
 def test_a_split_refuses(unsplit, tmp_path):
-    def refused(words, path=unsplit, new=tmp_path / "new", **options):
-        before = state(tmp_path)
-        with pytest.raises(FolderError, match=words):
+    def refused(case, path=unsplit, new=tmp_path / "new", **options):
+        with untouched(tmp_path), pytest.raises(FolderError) as error:
             split_images(path, new, **options)
-        assert state(tmp_path) == before
+        keeps(case, str(error.value))
 
-    refused("not empty", new=unsplit)
-    refused("not empty", new=unsplit / "train" / "cat" / "0.jpg")
-    refused("inside", new=unsplit / "new")
-    refused("no folder", new=tmp_path / "no" / "new")
-    refused("does not exist", path=tmp_path / "no")
-    refused("need one each", share=0)
-    refused("need one each", share=1)
-    refused("0 folders", path=unsplit / "test")
+    refused("split_images into a folder that holds something", new=unsplit)
+    refused("split_images into a file", new=unsplit / "train" / "cat" / "0.jpg")
+    refused("split_images into the folder itself", new=unsplit / "new")
+    refused("split_images into a folder that is nowhere", new=tmp_path / "no" / "new")
+    refused("split_images of a folder that does not exist", path=tmp_path / "no")
+    for share in (0, 1, -1, float("nan")):
+        refused("split_images with a share of 0, or of 1", share=share)
+    refused("split_images of a folder without classes", path=unsplit / "test")
     put(unsplit / "train" / "emu" / "0.jpg", JPEG)
-    refused("emu has 1 different")
+    refused("split_images of a class of one picture")
     shutil.rmtree(unsplit / "train" / "emu")
     put(unsplit / "valid" / "cat" / "0.jpg", JPEG)
-    refused("already holds")
+    refused("split_images of a folder that has valid already")
 
 
 def test_a_split_never_overwrites_one_copy_with_another(unsplit, tmp_path, monkeypatch):
     # Capitals alone tell no names apart on many disks; here both targets are simply the same.
     files = [unsplit / "train" / "cat" / f"{i}.jpg" for i in range(2)]
     monkeypatch.setattr(split, "_draw", lambda *_: dict.fromkeys(files, Path("train/cat/0.jpg")))
-    with pytest.raises(FolderError, match="both be named"):
+    with pytest.raises(FolderError, match="both be named") as refused:
         split_images(unsplit, tmp_path / "new")
+    keeps("split_images of names that this disk takes for one", str(refused.value))
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
 
 
@@ -488,7 +557,12 @@ def test_a_split_that_fails_half_way_leaves_nothing(unsplit, tmp_path, monkeypat
 
     before = state(tmp_path)
     monkeypatch.setattr(shutil, "copyfile", fail_late)
-    with pytest.raises(FolderError if isinstance(error, OSError) else KeyboardInterrupt):
+    kind = FolderError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(kind) as raised:
         split_images(unsplit, tmp_path / "new")
+    if kind is FolderError:
+        keeps("split_images when the disk is full", str(raised.value))
+    else:
+        keeps("split_images stopped half way")
     assert len(copied) == 10
     assert {k: v[0] for k, v in state(tmp_path).items()} == {k: v[0] for k, v in before.items()}

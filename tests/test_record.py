@@ -20,7 +20,9 @@ from fastai.vision.all import (
     set_seed,
     vision_learner,
 )
+from limits import needs_root, ordinary_user, public, read_only, small_disk  # noqa: F401
 from PIL import Image
+from promises import keeps, untouched
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torchvision.models import resnet18
@@ -170,22 +172,24 @@ def test_another_body_is_not_called_ours(folder, learn, monkeypatch):
 
 def test_a_schedule_that_was_not_followed_is_refused(folder, learn):
     for last in (("all layers", 3, slice(1e-4, 1e-3)), ("all layers", 2, slice(1e-4, 1e-2))):
-        with pytest.raises(TutorialError, match="was last trained for 2 at up to"):
+        with pytest.raises(TutorialError, match="was last trained for 2 at up to") as caught:
             run_record(learn.dls, folder, learn, 42, [SCHEDULE[0], last], {})
+        keeps("a record of another schedule than was trained", str(caught.value))
 
 
 def test_what_json_cannot_hold_is_named(folder, learn):
-    with pytest.raises(TutorialError, match="'mine' holds a Learner"):
+    with pytest.raises(TutorialError, match="'mine' holds a Learner") as caught:
         run_record(learn.dls, folder, learn, 42, SCHEDULE, {"mine": [learn]})
+    keeps("a figure that a record can't hold", str(caught.value))
 
 
 @pytest.mark.parametrize("content", ["my notes", '{"mine": 1}', "[1]", ""])
 def test_a_file_of_somebody_else_is_not_overwritten(record, tmp_path, content):
     file = tmp_path / "run.json"
     file.write_text(content)
-    with pytest.raises(TutorialError, match="not overwritten"):
+    with untouched(tmp_path), pytest.raises(TutorialError) as caught:
         write_record(record, file)
-    assert file.read_text() == content
+    keeps("a record over a file of yours", str(caught.value))
 
 
 def test_a_place_that_cannot_be_written_to_gets_one_sentence(record, learn, tmp_path):
@@ -297,28 +301,50 @@ def test_weights_that_do_not_fit_change_nothing(folder, learn, tmp_path):
     save_weights(learn, file)
     classes = build(load(make_folder(tmp_path / "others", ["black", "white"])))
     network = vision_learner(learn.dls, resnet18, pretrained=False)
-    for other, words in ((classes, "black, white"), (network, "another network")):
+    for other, case in (
+        (classes, "weights of other classes"),
+        (network, "weights of another network"),
+    ):
         before = {name: t.clone() for name, t in other.model.state_dict().items()}
-        with pytest.raises(TutorialError, match=words):
+        with untouched(tmp_path), pytest.raises(TutorialError) as caught:
             load_weights(other, file)
+        keeps(case, str(caught.value))
         assert all(torch.equal(before[name], t) for name, t in other.model.state_dict().items())
 
 
 def test_files_that_are_no_weights_of_ours(learn, tmp_path):
-    with pytest.raises(TutorialError, match="There is no file"):
+    with pytest.raises(TutorialError) as caught:
         load_weights(learn, tmp_path / "none.safetensors")
+    keeps("weights that are not there", str(caught.value))
     text, foreign, cut = (tmp_path / f"{n}.safetensors" for n in ("text", "foreign", "cut"))
     text.write_text("my notes")
     save_file({"a": torch.zeros(2)}, foreign)
     save_weights(learn, cut)
     cut.write_bytes(cut.read_bytes()[:-10])
     for file in (text, foreign, cut):
-        content = file.read_bytes()
-        with pytest.raises(TutorialError, match="not a whole file"):
+        with untouched(tmp_path), pytest.raises(TutorialError) as caught:
             load_weights(learn, file)
-        with pytest.raises(TutorialError, match="not overwritten"):
+        keeps("weights cut short", str(caught.value))
+        with untouched(tmp_path), pytest.raises(TutorialError) as caught:
             save_weights(learn, file)
-        assert file.read_bytes() == content
+        keeps("saving weights over a file of yours", str(caught.value))
+
+
+@needs_root
+def test_weights_without_a_place(learn, tmp_path, public):  # noqa: F811
+    with small_disk(tmp_path / "full", "1m") as full:
+        with pytest.raises(TutorialError) as caught:
+            save_weights(learn, full / "weights.safetensors")
+        assert not list(full.iterdir())
+    keeps("no room for the weights", str(caught.value))
+    public.chmod(0o755)
+    with untouched(public), ordinary_user(), pytest.raises(TutorialError) as caught:
+        save_weights(learn, public / "weights.safetensors")
+    keeps("saving weights where nothing can be written", str(caught.value))
+    with read_only(tmp_path / "locked") as locked, untouched(locked):
+        with pytest.raises(TutorialError) as caught:
+            save_weights(learn, locked / "weights.safetensors")
+    keeps("saving weights where nothing can be written", str(caught.value))
 
 
 # --- asking
@@ -361,14 +387,15 @@ def test_ask_takes_a_path_or_the_content(folder, learn):
 def test_ask_says_what_is_no_picture(folder, learn, tmp_path):
     (tmp_path / "notes.jpg").write_text("my notes")
     whole = next((folder / "test").rglob("*.png")).read_bytes()
-    for picture, words in (
-        (tmp_path / "none.jpg", "There is no file"),
-        (tmp_path / "notes.jpg", "notes.jpg is not a picture"),
-        (b"", "This is not a picture"),
-        (whole[: len(whole) // 2], "This is not a picture"),
+    for picture, case in (
+        (tmp_path / "none.jpg", "asking about a picture that is not there"),
+        (tmp_path / "notes.jpg", "asking about a file that is no picture"),
+        (b"", "asking about an upload cut short"),
+        (whole[: len(whole) // 2], "asking about an upload cut short"),
     ):
-        with pytest.raises(TutorialError, match=words):
+        with untouched(tmp_path), pytest.raises(TutorialError) as caught:
             ask(learn, picture)
+        keeps(case, str(caught.value))
 
 
 # --- where results go
@@ -394,6 +421,16 @@ def test_a_read_only_copy_gets_a_temporary_folder_and_a_sentence(monkeypatch, tm
     assert folder.is_dir() and folder == results_folder()
     assert f"so results go to {folder}" in capsys.readouterr().out
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
-    with pytest.raises(TutorialError, match="name another one"):
+    with untouched(tmp_path), pytest.raises(TutorialError) as caught:
         results_folder()
+    keeps("OUT can't be written to, in the notebook", str(caught.value))
     share._temporary_folder.cache_clear()
+
+
+@needs_root
+def test_a_full_disk_is_said_before_anything_is_saved(monkeypatch, tmp_path):
+    with small_disk(tmp_path / "full", "1m") as full, untouched(full):
+        monkeypatch.setenv("OUT", str(full))
+        with pytest.raises(TutorialError) as caught:
+            results_folder()
+    keeps("no room for the results", str(caught.value))

@@ -1,5 +1,6 @@
 """Setting up, `make lab` and `make run`: what they do again, and what they say when they can't."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from promises import keeps
 
 from tools import browser, lab, run_notebook, setup_env
 
@@ -162,13 +164,14 @@ def test_make_without_python_is_one_sentence():
     )
     assert done.returncode != 0
     assert done.stdout.startswith("No no-such-python on this machine: install Python 3.11")
+    keeps("no Python at all", done.stdout)
 
 
 def test_packages_that_do_not_load_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(setup_env.subprocess, "call", lambda *args, **kwargs: 1)
     with pytest.raises(setup_env.SetupError) as error:
         setup_env.first_import(str(tmp_path))
-    assert "can't load them" in one_sentence(error)
+    keeps("packages that are there and don't load", one_sentence(error))
 
 
 def test_the_lines_of_one_package():
@@ -233,6 +236,7 @@ def test_taken_port_is_one_sentence(taken):
         lab.check_port(taken)
     text = one_sentence(error)
     assert f"Port {taken} is already taken" in text and f"PORT={taken + 1} make lab" in text
+    keeps("a port that is taken", text)
 
 
 def test_taken_port_ends_the_command(taken):
@@ -258,6 +262,7 @@ def test_a_port_that_is_none(text):
     with pytest.raises(lab.LabError) as error:
         lab.port_from({"PORT": text})
     assert f"PORT={text}" in str(error.value)
+    keeps("PORT is no port", str(error.value))
 
 
 def test_port_is_8080_by_default():
@@ -368,6 +373,7 @@ def test_run_stops_at_the_cell_that_raises(tmp_path):
     assert done.returncode == 1
     assert 'Cell 2 of 3 (under "Step 2: do it") failed: ValueError: ' in done.stderr
     assert "two" in done.stderr and "Traceback" not in done.stderr
+    keeps("a cell fails in make run", done.stderr)
     nb = nbformat.read(tmp_path / "out" / "bad.ipynb", as_version=4)
     first, second, third = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert first.outputs[0].text == "came first\n"
@@ -376,17 +382,12 @@ def test_run_stops_at_the_cell_that_raises(tmp_path):
     assert "came first" in (tmp_path / "out" / "bad.html").read_text(encoding="utf-8")
 
 
-def test_run_says_when_python_itself_ended(tmp_path):
-    notebook = write_notebook(tmp_path / "dead.ipynb", "print(1)", "import os; os._exit(1)")
-    done = run(notebook, OUT=str(tmp_path / "out"))
-    assert done.returncode == 1
-    assert 'Cell 2 of 2 (under "Step 2: do it") failed: Python itself ended' in done.stderr
-    assert (tmp_path / "out" / "dead.ipynb").exists()
-
-
 @pytest.mark.parametrize(
     "environ, text",
-    [({"IMGS": "no/such"}, "IMGS=no/such is not a folder"), ({"BODY": "x"}, "BODY=x is unknown")],
+    [
+        ({"IMGS": "no/such"}, "IMGS=no/such is not a folder"),
+        ({"BODY": "best"}, "BODY=best is unknown"),
+    ],
 )
 def test_run_refuses_a_wrong_setting(tmp_path, environ, text):
     notebook = write_notebook(tmp_path / "tiny.ipynb", "1 + 1")
@@ -394,12 +395,15 @@ def test_run_refuses_a_wrong_setting(tmp_path, environ, text):
     assert done.returncode == 1
     assert done.stderr.startswith(text) and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+    if "BODY" in environ:
+        keeps("BODY has a wrong value in make run", done.stderr)
 
 
 def test_run_without_the_notebook(tmp_path):
     done = run(tmp_path / "none.ipynb")
     assert done.returncode == 1
     assert done.stderr.startswith("There is no notebook") and done.stderr.count("\n") == 1
+    keeps("make run without its notebook", done.stderr)
 
 
 def test_run_ends_cleanly_at_ctrl_c(tmp_path):
@@ -423,6 +427,7 @@ def test_run_ends_cleanly_at_ctrl_c(tmp_path):
         process.kill()
     assert process.returncode == 130
     assert "Interrupted." in errors and "Traceback" not in errors
+    keeps("Ctrl-C in make run", errors)
     assert "one" in (tmp_path / "out" / "long.ipynb").read_text(encoding="utf-8")
 
 
@@ -475,3 +480,44 @@ def test_no_browser_and_no_right_to_install_one(monkeypatch):
     monkeypatch.setattr(browser.os, "geteuid", lambda: 1000)
     path, reason = browser.install_browser()
     assert path is None and "apt-get install chromium" in reason
+
+
+# What fastprogress shows while a network trains: the epochs, the table so far, the batches.
+TWO_BARS = """
+<div><div><progress max="2" value="1"></progress> 50.00% [1/2 00:05&lt;00:05]</div>
+<div><table></table></div><div><progress max="17" value="6"></progress> 35.29% [6/17 00:01&lt;00:41]
+</div></div>"""
+
+
+def test_a_training_tells_how_far_it_is():
+    assert run_notebook.progress(TWO_BARS) == "epoch 2 of 2, 35%, 00:41 left"
+    assert run_notebook.progress("<div>1% [3/300 00:01&lt;1:02:03]</div>") == "1%, 1:02:03 left"
+    assert run_notebook.progress("<div>0% [0/300 00:00&lt;?]</div>") == "0%, ? left"
+    assert run_notebook.progress("100% [0/0]") == run_notebook.progress("<b>[1, 2]</b>") == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
+def test_make_run_shows_progress_in_a_terminal(tmp_path):
+    import pty
+
+    notebook = write_notebook(
+        tmp_path / "bar.ipynb",
+        "from IPython.display import HTML, display\n"
+        f"bar = display(HTML(''), display_id=True)\nbar.update(HTML({TWO_BARS!r}))",
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "tools/run_notebook.py", str(notebook)],
+        cwd=ROOT,
+        env=dict(os.environ, OUT=str(tmp_path / "out")),
+        stdout=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while piece := os.read(ours, 1000):
+            shown += piece
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"\r[1/1] Step 1: do it ... epoch 2 of 2, 35%, 00:41 left" in shown
+    assert shown.decode().count("\n") == 2, "progress takes no lines of its own"

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import yaml
 from conftest import NOTEBOOK, ROOT, code_cells, project_files
+from promises import promises
 
 from tools.run_notebook import headings, without_link
 
@@ -266,3 +267,15 @@ def test_the_readme_shows_the_commands_that_exist():
         text = (ROOT / readme).read_text(encoding="utf-8")
         used = set(re.findall(r"(?m)(?:`|^)(?:[A-Z]+=\S+ )*make ([a-z]+)", text))
         assert {"lab", "run"} <= used <= targets
+
+
+# --- the promises of tests/README.md
+
+
+def test_every_promise_is_tried_by_a_test():
+    cases = [case for case, _ in promises()]
+    assert len(cases) == len(set(cases)) >= 60
+    code = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")
+    )
+    assert [case for case in cases if f'"{case}"' not in code] == []

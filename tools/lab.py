@@ -3,19 +3,32 @@
 PORT=8081 in the environment changes the port; `--no-browser` leaves the browser alone.
 """
 
+import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import zmq
+from jupyter_core.paths import jupyter_runtime_dir
 
 ROOT = Path(__file__).resolve().parent.parent
+# Environment variables that name the folders which are else in the user's home.
+KEPT_IN_HOME = [
+    "JUPYTER_DATA_DIR",
+    "JUPYTER_RUNTIME_DIR",
+    "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR",
+    "IPYTHONDIR",
+    "MPLCONFIGDIR",
+]
 
 
 class LabError(Exception):
@@ -56,6 +69,25 @@ def check_port(port):
             raise taken from None
 
 
+def writable(folder):
+    """Whether files can be made in a folder, which is itself made if need be."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # asking the system is not as sure as trying
+            return True
+    except OSError:
+        return False
+
+
+def runtime_folder():
+    """The folder in the user's home that JupyterLab does not start without, or None."""
+    try:
+        folder = jupyter_runtime_dir()
+    except RuntimeError:  # a container's user may have no home at all
+        return None
+    return folder if writable(folder) else None
+
+
 def has_display(environ, platform=sys.platform):
     """Whether a browser window can be opened here."""
     if platform.startswith("linux"):
@@ -79,6 +111,10 @@ def command(port, browser):
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",  # else a taken port silently becomes another one
         f"--ServerApp.root_dir={ROOT}",
+        # The address is ours to say, so no setting of the user's own may change it.
+        "--ServerApp.base_url=/",
+        "--ServerApp.certfile=",
+        "--ServerApp.keyfile=",
         "--IdentityProvider.token=",
         "--PasswordIdentityProvider.hashed_password=",
         "--LabApp.default_url=/lab/tree/demo.ipynb",
@@ -97,14 +133,22 @@ def lab_environment(environ):
     """Environment of the server: our JupyterLab settings, and this Python's kernel.
 
     The settings (no question about news at the first visit) lie beside the user's own, which win.
-    A kernel named python3 that the user once installed for another Python must not win.
+    A kernel named python3 that the user once installed for another Python must not win. What
+    JupyterLab and the kernel keep in the user's home goes elsewhere if it can't be written to.
     """
     ours = [str(ROOT / "tools" / "jupyter"), environ.get("JUPYTER_CONFIG_PATH", "")]
-    return dict(
+    env = dict(
         environ,
         JUPYTER_CONFIG_PATH=os.pathsep.join(filter(None, ours)),
         JUPYTER_PREFER_ENV_PATH="1",
     )
+    if not runtime_folder():
+        home = tempfile.mkdtemp(prefix="jupyter-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        env.update({name: os.path.join(home, name.lower()) for name in KEPT_IN_HOME})
+        env.setdefault("HOME", home)
+        print("Your home folder can't be written to: JupyterLab forgets its settings at the end.")
+    return env
 
 
 def say_when_ready(port, server, browser):
@@ -125,14 +169,31 @@ def say_when_ready(port, server, browser):
         return
 
 
+def hand_on(log, asked):
+    """Print what JupyterLab logs until it is to end: a kernel that only starts dies noisily."""
+    for line in log:
+        if not asked.is_set():
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
+
+
 def main():
     """Run JupyterLab until Ctrl-C. Returns the exit status."""
     port = port_from(os.environ)
     check_port(port)
+    if not (writable(ROOT) and os.access(ROOT / "demo.ipynb", os.W_OK)):
+        print(
+            "demo.ipynb can't be saved here, as this folder can't be written to: all runs, and "
+            "File > Download keeps a copy of what you see."
+        )
     browser = "--no-browser" not in sys.argv[1:] and has_display(os.environ)
     # Its own session, so that Ctrl-C reaches only us: JupyterLab would ask "Shut down (y/[n])?".
     server = subprocess.Popen(
-        command(port, browser), cwd=ROOT, env=lab_environment(os.environ), start_new_session=True
+        command(port, browser),
+        cwd=ROOT,
+        env=lab_environment(os.environ),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
     def stop(*_):
@@ -144,6 +205,8 @@ def main():
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: (asked.set(), stop()))
     threading.Thread(target=say_when_ready, args=(port, server, browser), daemon=True).start()
+    log = threading.Thread(target=hand_on, args=(server.stderr, asked), daemon=True)
+    log.start()
     while server.poll() is None:
         if asked.is_set():
             try:
@@ -154,7 +217,11 @@ def main():
     if asked.is_set():
         print("\nJupyterLab is closed.")
         return 0
-    raise LabError(f"JupyterLab ended by itself (status {server.returncode}); see the lines above.")
+    log.join(2)
+    raise LabError(
+        f"JupyterLab ended by itself (status {server.returncode}); the lines above say why, and if "
+        "your own Jupyter settings are at fault, `JUPYTER_NO_CONFIG=1 make lab` does without them."
+    )
 
 
 if __name__ == "__main__":

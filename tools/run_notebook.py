@@ -13,7 +13,9 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,6 +35,10 @@ SHOWN = {"compare": "verdict.png", "grey": "rivals.png", "visitors": "strangers.
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # The last line of a section: to the same place in the other edition (see editions.py).
 LINK = re.compile(r"\s*^\[(?:English|中文)\]\([^)\s]*\.ipynb#cell-id=[^)\s]*\)\s*\Z", re.M)
+
+
+# In fastai's progress bars: how many of how many, and the time left.
+BAR = re.compile(r"\[(\d+)/([1-9]\d*) [\d:]+(?:<|&lt;)([\d:]+|\?)")
 
 
 class RunError(Exception):
@@ -63,6 +69,25 @@ def settings(environ):
     return found
 
 
+def read(path):
+    """Return the notebook in a file.
+
+    Raises
+    ------
+    RunError
+        If there is no such file, or no notebook in it.
+    """
+    if not path.is_file():
+        raise RunError(f"There is no notebook {path} in {Path.cwd()}.")
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises half a dozen kinds
+        raise RunError(
+            f"{path} can't be read as a notebook ({type(error).__name__}), as after a merge that "
+            f"was left half done: mend it, or `git checkout {path}` for the stored one."
+        ) from None
+
+
 def headings(nb):
     """For each cell, the text of the heading it stands under."""
     current, found = "", []
@@ -73,6 +98,31 @@ def headings(nb):
             current = titles[-1] if titles else current
         found.append(current)
     return found
+
+
+class Client(NotebookClient):
+    """Runs cells, and hands on what their progress bars say while they run."""
+
+    watch = staticmethod(lambda words: None)
+
+    def process_message(self, msg, cell, cell_index):
+        html = msg["content"].get("data", {}).get("text/html", "")
+        if words := progress("".join(html)):
+            self.watch(words)
+        return super().process_message(msg, cell, cell_index)
+
+
+def progress(html):
+    """Put fastai's progress bars into words: "epoch 1 of 2, 37 %, 00:41 left".
+
+    Two bars are those of a training, the epochs above the batches. Without one, it is "".
+    """
+    bars = BAR.findall(html)
+    if not bars:
+        return ""
+    done, total, left = bars[-1]
+    words = f"epoch {int(bars[0][0]) + 1} of {bars[0][1]}, " if len(bars) > 1 else ""
+    return words + f"{int(done) / int(total):.0%}, {left} left"
 
 
 def execute(nb, say=print):
@@ -88,7 +138,7 @@ def execute(nb, say=print):
             cell.outputs, cell.execution_count = [], None
     code = [i for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
     under = headings(nb)
-    client = NotebookClient(
+    client = Client(
         nb,
         timeout=None,  # training on a slow machine may take its time; the progress shows it lives
         startup_timeout=120,
@@ -103,7 +153,9 @@ def execute(nb, say=print):
     with client.setup_kernel():
         for n, i in enumerate(code, 1):
             where = f"Cell {n} of {len(code)}" + (f' (under "{under[i]}")' if under[i] else "")
-            say(f"[{n:>{len(str(len(code)))}}/{len(code)}] {under[i]} ... ", end="", flush=True)
+            line = f"[{n:>{len(str(len(code)))}}/{len(code)}] {under[i]} ... "
+            say(line, end="", flush=True)
+            client.watch = rewriter(line, say)
             start = time.monotonic()
             try:
                 client.execute_cell(nb.cells[i], i)
@@ -123,7 +175,21 @@ def execute(nb, say=print):
                     f"{where} failed: Python itself ended, most often for want of memory; close "
                     "other programs and try again."
                 ) from None
+            client.watch("")
             say(f"{time.monotonic() - start:.1f} s", flush=True)
+
+
+def rewriter(line, say):
+    """Return a function that, in a terminal, writes words behind `line` and over the last ones."""
+    if not sys.stdout.isatty():
+        return lambda words: None
+    room = shutil.get_terminal_size().columns - 1
+    width = max(0, room - len(line))
+
+    def write(words):
+        say(f"\r{line}{words[:width]:<{width}}\r{line}{words[:width]}", end="", flush=True)
+
+    return write
 
 
 def without_link(text):
@@ -153,12 +219,28 @@ def to_html(nb, name):
     )[0]
 
 
+def check_writable(folder):
+    """Make the folder for the results, and raise RunError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # asking the system is not as sure as trying
+            pass
+    except OSError as error:
+        raise RunError(
+            f"Results can't be written to {folder} ({error.strerror}): name another folder, "
+            "`make run OUT=folder`."
+        ) from None
+
+
 def write(path, text):
     """Write a file whole or not at all: under another name first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def as_text(nb):
@@ -241,16 +323,15 @@ def main(argv=None):
     notebook = Path(args.notebook)
     try:
         variables = settings(os.environ)
-        if not notebook.is_file():
-            raise RunError(f"There is no notebook {notebook} in {Path.cwd()}.")
-        nb = nbformat.read(notebook, as_version=4)
+        nb = read(notebook)
+        out = Path(variables["OUT"])
+        check_writable(out)  # now, not after minutes of work
     except RunError as error:
         print(error, file=sys.stderr)
         return 1
     for name in ("IMGS", "BODY"):
         os.environ.pop(name, None)  # `make run BODY=` means the default
     os.environ.update(variables, JUPYTER_PREFER_ENV_PATH="1")  # this Python's kernel, no other
-    out = Path(variables["OUT"])
     failure, status = None, 0
     try:
         execute(nb)
@@ -259,8 +340,13 @@ def main(argv=None):
     except KeyboardInterrupt:
         failure, status = "\nInterrupted.", 130
     saved = [out / f"{notebook.stem}{suffix}" for suffix in (".ipynb", ".html")]
-    write(saved[0], as_text(nb))
-    write(saved[1], to_html(nb, notebook.stem))
+    try:
+        write(saved[0], as_text(nb))
+        write(saved[1], to_html(nb, notebook.stem))
+    except OSError as error:
+        failure = failure or f"The results can't be written to {out} ({error.strerror})."
+        print(failure, file=sys.stderr)
+        return status or 1
     if failure:
         print(f"{failure}\nWhat ran until there is in {saved[1]}", file=sys.stderr)
         return status

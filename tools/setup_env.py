@@ -101,6 +101,38 @@ def check_disk(folder, need_gb=DISK_GB):
         )
 
 
+def check_writable(folder):
+    """Raise SetupError unless files can be made in `folder`."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SetupError(
+            f"The folder {folder} can't be written to ({error.strerror}): copy the tutorial into "
+            "one of your own and run make there."
+        ) from None
+
+
+def remove(venv):
+    """Remove an environment, or the link to one.
+
+    Raises
+    ------
+    SetupError
+        If it can't be removed, as when it was made with `sudo`.
+    """
+    try:
+        if os.path.islink(venv):
+            os.unlink(venv)
+        elif os.path.isdir(venv):
+            shutil.rmtree(venv)
+    except OSError as error:
+        raise SetupError(
+            f"The old {venv} can't be removed ({error.strerror}): delete it by other means, then "
+            "run make again."
+        ) from None
+
+
 def make_venv(python, venv):
     """Create the virtual environment.
 
@@ -252,10 +284,8 @@ def set_up(root=ROOT, this_python=False):
         if is_ready(venv, requirements, [version]):  # the other make has done it
             return
         # A half-made environment can look whole, so it is made anew; downloads are in uv's cache.
-        if os.path.islink(venv):
-            os.unlink(venv)
-        elif os.path.isdir(venv):
-            shutil.rmtree(venv)
+        check_writable(root)
+        remove(venv)
         check_disk(root)
         size = "about 3 GB to download, 7 GB on disk" if DISK_GB == 8 else "some minutes"
         print(f"Setting up Python {version} in .venv, once: {size}.", flush=True)
@@ -273,5 +303,7 @@ if __name__ == "__main__":
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Set-up interrupted; the next make does it again.")
+    except OSError as error:
+        sys.exit(f"Set-up failed at {error.filename} ({error.strerror}).")
     except subprocess.CalledProcessError as error:
         sys.exit(f"Set-up failed at `{' '.join(error.cmd)}`; the lines above say why.")

@@ -9,6 +9,11 @@ mimetypes.add_type("image/webp", ".webp")
 # Importing fastai makes PyTorch warn about a function that fastai still uses. Harmless; hidden.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 
+from .needs import load_packages  # noqa: E402
+
+load_packages()  # else a missing one would show a page of Python's own
+
+from . import reading  # noqa: E402, F401  it does its work by being imported
 from .backbone import BodyError, body_in_use, resnet34  # noqa: E402
 from .doctor import check_images  # noqa: E402
 from .draw import draw_layers, epoch_losses, overfits, show_change, show_losses  # noqa: E402

@@ -10,14 +10,13 @@ from threading import Lock
 from typing import NamedTuple
 
 import pandas as pd
-from fastai.data.transforms import image_extensions
 from fastcore.parallel import parallel
 from PIL import Image, UnidentifiedImageError
 
 from .download import sha256
 from .errors import FolderError
-from .findings import FINDINGS, HUGE, KNOW, SMALL, STOPS, UNEVEN
-from .start import BATCH
+from .findings import BATCH, FINDINGS, HUGE, KNOW, SMALL, STOPS, UNEVEN
+from .folders import odd_folders, picked
 from .verdict import true_class
 
 SHOWN = 3  # files named under each finding
@@ -107,14 +106,25 @@ def _look_around(path, found):
     ]
     if os.path.isdir(test):
         for file in _all_below(test, found):
-            if _picked(file):
+            if picked(file):
                 label = true_class(file, list(splits["train"]))
                 pictures.append(Picture("test", label, file))
                 if label is None:
                     found.append((file, "test picture without a class", ""))
             else:
                 _note_other(file, found)
+    _note_odd_folders(path, found)
     return pictures
+
+
+def _note_odd_folders(path, found):
+    """Add the folders in which fastai would lose its way, unless they are known already."""
+    known = {(place, problem) for place, problem, _ in found}
+    odd = [one for one in odd_folders(path) if one not in known]
+    # What is said of a folder inside a class is not true of these.
+    above = {one for folder, _ in odd for one in (folder, *folder.parents)}
+    found[:] = [one for one in found if one[1] != "nested folder" or one[0] not in above]
+    found += [(folder, problem, "") for folder, problem in odd]
 
 
 def _list(folder, found):
@@ -150,35 +160,31 @@ def _read_split(folder, found, skip=()):
     classes = {}
     beside, folders = _list(folder, found)
     for file in beside:
-        if _picked(file):
+        if picked(file):
             found.append((file, "outside a class", ""))
         elif _stray(file) or not skip:  # a README beside the classes is nobody's mistake
             _note_other(file, found)
     for sub in folders:
-        if _stray(sub):
-            found.append((sub, "stray file", ""))
         if _hidden(sub) or sub.name in skip:
+            found += [(sub, "stray file", "")] if _stray(sub) else []
             continue
         files, deeper = _list(sub, found)
-        classes[sub.name] = [file for file in files if _picked(file)]
+        classes[sub.name] = [file for file in files if picked(file)]
+        if _stray(sub) and not classes[sub.name]:
+            found.append((sub, "stray file", ""))
+            continue
         for file in files:
-            if not _picked(file):
+            if not picked(file):
                 _note_other(file, found)
         for inner in deeper:
             if _stray(inner):
                 found.append((inner, "stray file", ""))
             elif not _hidden(inner):
-                count = sum(map(_picked, _all_below(inner, [])))
+                count = sum(map(picked, _all_below(inner, [])))
                 found.append((inner, "nested folder", str(count)))
         if not _count(classes[sub.name]):
             found.append((sub, "empty class", ""))
     return classes
-
-
-def _picked(file):
-    """Tell whether fastai takes a file for a picture: by its extension, and no hidden files."""
-    name = file.name
-    return not name.startswith(".") and f".{name.split('.')[-1].lower()}" in image_extensions
 
 
 def _count(files):
@@ -192,8 +198,8 @@ def _stray(file):
 
 
 def _hidden(folder):
-    """Tell whether a folder is to be passed over whole."""
-    return folder.name.startswith(".") or _stray(folder)
+    """Tell whether fastai passes over a folder whole."""
+    return folder.name.startswith(".")
 
 
 def _note_other(file, found):

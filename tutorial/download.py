@@ -80,7 +80,9 @@ def _ask(url):
     try:
         answer = box.get(timeout=PATIENCE)
     except queue.Empty:
-        raise DownloadError(f"{host} did not answer within {PATIENCE} s") from None
+        answer = requests.Timeout()
+    if isinstance(answer, requests.Timeout):
+        raise DownloadError(f"{host} did not answer within {PATIENCE} s")
     if isinstance(answer, Exception):
         raise DownloadError(f"{host} can't be reached ({type(answer).__name__})") from answer
     if not answer.ok:

@@ -1,5 +1,7 @@
 """Errors for people: in a notebook they show one sentence, not a traceback."""
 
+from inspect import isfunction
+
 # The step of the notebook that makes each name, for the reader who skipped it.
 MADE_IN_STEP = {
     "path": 1,
@@ -56,6 +58,14 @@ class FolderError(TutorialError):
     """The folder of pictures cannot be used as it is."""
 
 
+class PictureError(TutorialError):
+    """A picture cannot be read."""
+
+    def __init__(self, message):
+        # From a worker process of PyTorch's it comes with that one's whole traceback before it.
+        super().__init__(message.rstrip().split(f"{__name__}.PictureError: ")[-1])
+
+
 def _name_the_step(shell, kind, error, trace, tb_offset=None):
     """Show a `NameError` for a name of the tutorial as a hint, any other as usual."""
     if error.name in MADE_IN_STEP:
@@ -74,3 +84,6 @@ def explain_skipped_steps():
     except NameError:
         return
     shell.set_custom_exc((NameError,), _name_the_step)
+    for name in MADE_IN_STEP:  # fastai brings a function `first`, which would hide a skipped step
+        if isfunction(shell.user_ns.get(name)):
+            del shell.user_ns[name]

@@ -1,7 +1,6 @@
 """What the images doctor can find, in English and in Chinese: meaning and advice."""
 
-from .start import BATCH
-
+BATCH = 16  # pictures in a batch, as in the notebook
 SMALL = 64  # pixels on the shorter side: blown up more than three times to 224
 HUGE = 25_000_000  # pixels; a phone takes 12 million
 UNEVEN = 3  # times as many pictures in the largest class as in the smallest
@@ -38,6 +37,16 @@ FINDINGS = {
         "It cannot be opened: no permission, a broken link, or no ordinary file."
         " Mend it or take it out.",
         "打不开：可能没有权限，可能是失效的链接，也可能不是普通文件。请修好它，或者移走。"),
+    "link in a circle": ("链接绕回自身", STOPS,
+        "This link leads back to a folder above it, so that fastai would find the same pictures"
+        " again and again. Take the link out.",
+        "这个链接又指回上层文件夹，fastai 会一遍遍地绕回来，把同样的图片找出许多次。"
+        "请删掉这个链接。"),
+    "split inside a class": ("类别里藏着 train 或 valid", STOPS,
+        "It lies deeper than a class folder, but within a folder named train or valid: fastai"
+        " would use its pictures, too. Move or rename that folder.",
+        "它比类别文件夹更深，却在一个名叫 train 或 valid 的文件夹里，fastai 会把这些图片也拿来用。"
+        "请移走那个文件夹，或者改名。"),
     "not an image": ("不是图片", STOPS,
         "It is named like a picture, but Pillow finds none in it: perhaps a web page, an empty"
         " file, HEIC, SVG or RAW. Save it as JPEG, or take it out.",

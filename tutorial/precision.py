@@ -56,6 +56,11 @@ class NativePrecision(MixedPrecision):
             device = next(self.model.parameters()).device
             _run_next_forward_in(self.model, autocast(device.type, dtype=self.dtype))
 
+    def after_fit(self):
+        super().after_fit()
+        # The last gradients, as many numbers as the network has, are of no use to anyone.
+        self.model.zero_grad(set_to_none=True)
+
     def after_loss(self):
         """Do nothing: the ``with`` block has ended already, so the loss is in float32."""
 

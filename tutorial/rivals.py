@@ -8,11 +8,13 @@ import torch
 from fastai.learner import Learner
 from fastai.vision.core import PILImage
 from fastcore.basics import noop
+from fastprogress.fastprogress import progress_bar
 from torch import nn
 
 from .precision import native_precision
 from .verdict import wilson
 
+MANY = 1000  # pictures, from which on a progress bar is shown
 BINS = 8  # of hue, of saturation and of value: 512 kinds of colour
 
 
@@ -75,9 +77,10 @@ def rival(dls, model, describe):
     int
         How many validation pictures it gets right.
     """
-    sets = (dls.train_ds, dls.valid_ds)
-    x, x_valid = (np.stack([describe(file) for file in ds.items]) for ds in sets)
-    y, y_valid = (class_numbers(ds.items, dls.vocab).numpy() for ds in sets)
+    sets = (dls.train_ds.items, dls.valid_ds.items)
+    bars = (progress_bar(files, leave=False, display=len(files) > MANY) for files in sets)
+    x, x_valid = (np.stack([describe(file) for file in bar]) for bar in bars)
+    y, y_valid = (class_numbers(files, dls.vocab).numpy() for files in sets)
     return int((model.fit(x, y).predict(x_valid) == y_valid).sum())
 
 

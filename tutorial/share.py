@@ -5,8 +5,10 @@ opens a pickle runs whatever code is in it. *safetensors* holds nothing but name
 can't do anything; the price is that whoever loads them must build the same network first.
 """
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from functools import lru_cache
 from io import BytesIO
@@ -20,9 +22,11 @@ from .errors import TutorialError
 
 __all__ = ["ask", "load_weights", "results_folder", "save_weights"]
 
+ROOM = 200_000_000  # bytes: the network twice, 87 MB each, and the small files
+
 
 def results_folder():
-    """Return the folder that results go to, made and found to be writable.
+    """Return the folder that results go to, made and found to be writable, with room for them.
 
     It is the one that the environment variable OUT names, else `out` in the notebook's folder. If
     that can't be written to, as on a read-only copy of the tutorial, one printed sentence says so
@@ -35,14 +39,18 @@ def results_folder():
     Raises
     ------
     TutorialError
-        If OUT names a folder that can't be written to.
+        If OUT names a folder that can't be written to or has no room.
     """
     wanted = os.environ.get("OUT")
     folder = Path(wanted or "out").expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # asking the system is not as sure as trying
-            return folder
+            pass
+        # An export that fails for want of room would leave `learn` without its data.
+        if shutil.disk_usage(folder).free < ROOM:
+            raise OSError(errno.ENOSPC, f"less than {ROOM / 1e6:.0f} MB are free there")
+        return folder
     except OSError as error:
         why = f"can't be written to ({error.strerror})"
     if wanted:
@@ -169,7 +177,8 @@ def ask(learn, picture):
     """
     what = "This" if isinstance(picture, bytes) else str(picture)
     try:
-        opened = PILImage.create(BytesIO(picture) if isinstance(picture, bytes) else Path(picture))
+        content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        opened = PILImage.create(BytesIO(content))
     except FileNotFoundError:
         raise TutorialError(f"There is no file {what}.") from None
     except Exception as error:  # Pillow raises a dozen kinds, depending on the format

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sklearn.model_selection import GroupShuffleSplit
 
-from .doctor import _all_below, _folder, _picked, _printable, _read_split
+from .doctor import _all_below, _folder, _printable, _read_split
 from .download import sha256
 from .errors import FolderError
+from .folders import picked
 
 
 def split_images(path, new_folder, share=0.2, seed=42):
@@ -47,7 +48,7 @@ def split_images(path, new_folder, share=0.2, seed=42):
         _check_place(path, new)
         copies = _draw(_classes_to_split(path), share, seed)
         for file in _all_below(path / "test", []):
-            if _picked(file) and os.path.isfile(file):
+            if picked(file) and os.path.isfile(file):
                 copies[file] = file.relative_to(path)
         _copy_all_or_nothing(copies, new)
     except OSError as error:

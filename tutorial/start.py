@@ -1,11 +1,13 @@
 """The notebook's first words: what it found on this computer, and how long Run All takes here."""
 
+import os
 import platform
 import time
 from functools import cache
 from pathlib import Path
 
 import fastai
+import psutil
 import torch
 from fastai.data.transforms import get_image_files
 from fastai.torch_core import default_device
@@ -14,9 +16,12 @@ from torchvision.models import resnet34 as plain_resnet34
 from .backbone import body_in_use
 from .draw import use_chinese_fonts
 from .errors import FolderError, explain_skipped_steps
+from .findings import BATCH, FINDINGS
+from .folders import odd_folders
 from .precision import best_dtype, describe_device
 
-BATCH = 16  # pictures in a batch, as in the notebook
+MOST_CLASSES = 20  # beyond this the figures are no longer read
+MEMORY_GB = 2  # that Run All takes on top of what this kernel has when it says hello
 FINDER_STEPS = 50  # of the learning-rate finder in step 24
 # Seconds for starting, figures, decoding: all that is not the network.
 OVERHEAD, OVERHEAD_AFTER = 15, 40  # in Part I, and in Parts II and III
@@ -42,16 +47,20 @@ def check_folder(path):
         two splits do not hold the same classes.
     """
     path, counts = Path(path), {}
+    for folder, problem in odd_folders(path):
+        raise FolderError(f"{folder}: {problem}. {FINDINGS[problem][2]}")
     for split in ("train", "valid"):
         folder = path / split
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise FolderError(
                 f"There is no folder {folder}. The tutorial needs {path}/train and {path}/valid,"
                 " each with one folder of pictures a class; IMGS=folder names another place, and"
                 " split_images(path, new_folder) makes a copy that is split."
             )
-        classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
-        found = {d.name: len(get_image_files(d, recurse=False)) for d in classes}
+        classes = [folder / name for name in sorted(os.listdir(folder)) if name[0] != "."]
+        found = {
+            d.name: len(get_image_files(d, recurse=False)) for d in classes if os.path.isdir(d)
+        }
         counts[split] = {name: n for name, n in found.items() if n}
     if len(counts["train"]) < 2:
         raise FolderError(
@@ -88,8 +97,10 @@ def train_rate(size=224, batch=BATCH):
     """
     device = default_device()
     last = {"device": device, "memory_format": torch.channels_last}
-    model = plain_resnet34().to(**last)
-    pictures = torch.randn(batch, 3, size, size).to(**last)
+    # Measured once a kernel, so it must use up no chance: a second Run All would meet another one.
+    with torch.random.fork_rng(devices=[]):
+        model = plain_resnet34().to(**last)
+        pictures = torch.randn(batch, 3, size, size).to(**last)
     dtype = best_dtype(device)
     for _ in range(2):  # the first step also sets things up; the second one counts
         start = time.perf_counter()
@@ -133,12 +144,23 @@ def hello(path, head_epochs, tune_epochs):
         f"Pictures found: {train} for training, {valid} for validation, {tests} for testing;"
         f" the classes are {', '.join(counts['train'])}."
     )
+    if len(counts["train"]) > MOST_CLASSES:
+        print(
+            f"{len(counts['train'])} classes are more than the {MOST_CLASSES} that this tutorial is"
+            " made for: expect long waits, and drawings too large to read."
+        )
     part_1 = OVERHEAD + seconds_for(train, valid, head_epochs, frozen=True)
     part_1 += seconds_for(train, valid, tune_epochs, frozen=False)
     part_1 += seconds_for(0, 5 * valid + 2 * tests, 1, frozen=False)  # the looks between
     # Then: fine-tuning twice more and one epoch done wrongly, the rate finder, more looks.
     rest = OVERHEAD_AFTER + seconds_for(train, valid, 2 * tune_epochs + 1, frozen=False)
     rest += seconds_for(BATCH * FINDER_STEPS, 2 * train + 8 * valid, 1, frozen=True)
+    free = psutil.virtual_memory().available / 1e9
+    if free < MEMORY_GB:
+        print(
+            f"Only {free:.1f} GB of memory are free, and Run All takes about {MEMORY_GB} more:"
+            " close other programs, or stop after Part I."
+        )
     print(f"Run All takes {in_words(part_1 + rest)} here, {in_words(part_1)} of it for Part I.")
 
 

@@ -264,18 +264,26 @@ def save(path, **state):
     os.replace(path.with_suffix(".part"), path)
 
 
+def machine_seconds():
+    """Seconds this process has had the whole machine: its CPU time shared by all cores.
+
+    Beside other programs a wall clock would run on while little is learned.
+    """
+    return time.process_time() / (os.cpu_count() or 1)
+
+
 def train(minutes, out, seed=0, save_every=300, creatures=6000):
     """Train until `minutes` have been spent; learning rate and picture size follow the clock.
 
     Parameters
     ----------
     minutes : float
-        Of training, over all starts of the same run.
+        Of the whole machine (see `machine_seconds`), over all starts of the same run.
     out : Path
         Folder for `checkpoint.pt` and `training.csv`; a checkpoint found there is continued.
     seed : int, default 0
     save_every : float, default 300
-        Seconds between checkpoints.
+        Seconds between checkpoints, on the wall clock.
     creatures : int, default 6000
         In the bank at a time; 256 kB of memory each.
     """
@@ -305,7 +313,8 @@ def train(minutes, out, seed=0, save_every=300, creatures=6000):
         initial=round(spent),
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} s, {remaining} left{postfix}",
     )
-    clock = last_save = last_log = time.monotonic()
+    clock = machine_seconds()
+    last_save = last_log = time.monotonic()
     mean, threads = {}, Threads()
 
     def write_row(**extra):
@@ -351,8 +360,8 @@ def train(minutes, out, seed=0, save_every=300, creatures=6000):
         samples += len(batch[0])
         follow(ema, student, step)
         threads.after_step(loader.side)
-        now = time.monotonic()
-        spent, clock = spent + now - clock, now
+        now, used = time.monotonic(), machine_seconds()
+        spent, clock = spent + used - clock, used
         for k, v in terms.items():
             mean[k] = 0.98 * mean.get(k, v.item()) + 0.02 * v.item()
         bar.update(round(spent) - bar.n)
@@ -366,7 +375,7 @@ def train(minutes, out, seed=0, save_every=300, creatures=6000):
         if now - last_save > save_every:
             checkpoint_now()
             threads.steps, threads.began = 0, time.monotonic()
-            last_save = clock = time.monotonic()  # neither probe nor disk counts as training
+            last_save, clock = time.monotonic(), machine_seconds()  # a probe is no training
     checkpoint_now()
     bar.close()
 

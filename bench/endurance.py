@@ -1,0 +1,401 @@
+"""Measure how much memory Run All takes, and whether it keeps taking more.
+
+    python -m bench.endurance                     one Run All: its peak, and that of each cell
+    python -m bench.endurance --runs 10           ten Run All in one kernel: does memory grow?
+    python -m bench.endurance --pictures 20000    so many generated pictures, through the runner
+
+Each writes its own section of bench/endurance.md and leaves the others as they are. With `--small`
+the first two take a small part of imgs, for a quick look that is printed and not written.
+"""
+
+import argparse
+import copy
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+from PIL import Image, ImageDraw
+from scipy import stats
+
+from bench.__main__ import ROOT, hardware
+from tools.run_notebook import RunError, execute, write
+
+REPORT = ROOT / "bench" / "endurance.md"
+TITLES = ("One Run All", "Run All again and again in one kernel", "A large folder")
+LIMIT = 3e9  # bytes that one Run All should stay under
+EVERY = 0.2  # seconds between two looks
+WARM_UP = 2  # first runs that fill caches, and don't count as growth
+STEADY = 0.05  # a drift of less than this share counts as none
+SIDE = 160  # pixels of a generated picture
+
+
+class Watch(threading.Thread):
+    """Note the memory of the kernel below this process, five times a second.
+
+    Attributes
+    ----------
+    looks : list of (float, int, int, int)
+        Seconds, number of the cell (from 0), resident bytes of the kernel, and of the kernel
+        together with all processes that it started (pages that they share count twice).
+    highest : int or None
+        The kernel's own record of its peak, in bytes (Linux only).
+    """
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.looks, self.highest, self.cell = [], None, None
+        self._kernel, self._over = None, threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self._over.set()
+        self.join()
+
+    def run(self):
+        while not self._over.wait(EVERY):
+            self.look()
+
+    def look(self):
+        """Look once; a kernel that is not there yet, or no more, gives nothing."""
+        if self.cell is None:
+            return
+        with suppress(psutil.Error, OSError):
+            self._kernel = self._kernel or kernel_below(psutil.Process())
+            own = self._kernel.memory_info().rss
+            below = sum(child.memory_info().rss for child in self._kernel.children(recursive=True))
+            self.looks.append((time.monotonic(), self.cell, own, own + below))
+            self.highest = highest(self._kernel.pid) or self.highest
+
+    def hear(self, text):
+        """Read in the runner's output, `[ 3/46] heading ... 1.2 s`, which cell it is at."""
+        self.look()  # the last moment of the cell before
+        numbers = re.findall(r"\[ *(\d+)/\d+\]", text)
+        if re.search(r"([\d.]+ s|failed)\s*$", text):
+            self.cell = None  # over; a kernel that is about to end tells nothing
+        elif numbers:
+            self.cell = int(numbers[-1]) - 1
+
+    def of(self, cells):
+        """The looks at these cells (a range of numbers)."""
+        return [look for look in self.looks if look[1] in cells]
+
+
+def kernel_below(process):
+    """Return the notebook kernel among the processes that `process` has started."""
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):
+            if "ipykernel_launcher" in child.cmdline():
+                return child
+    raise psutil.NoSuchProcess(process.pid)
+
+
+def highest(pid):
+    """Return the peak of a process' resident memory in bytes, as Linux noted it, or None."""
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else None
+
+
+def code_ids(nb):
+    """Return the ids of the code cells."""
+    return [cell.id for cell in nb.cells if cell.cell_type == "code"]
+
+
+@contextmanager
+def surroundings(**variables):
+    """Set environment variables, with results in a temporary folder, until the block ends."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as out:
+        os.environ.pop("IMGS", None)
+        os.environ.update(variables, OUT=out, JUPYTER_PREFER_ENV_PATH="1")
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def run_all(runs=1):
+    """Run demo.ipynb so many times in one kernel, as `make run` does it once.
+
+    Returns
+    -------
+    Watch, list of str
+        What was seen, and the ids of the code cells of one run.
+    """
+    nb = nbformat.read(ROOT / "demo.ipynb", as_version=4)
+    ids = code_ids(nb)
+    nb.cells = [cell for _ in range(runs) for cell in copy.deepcopy(nb.cells)]
+    with Watch() as watch:
+
+        def say(text, **more):
+            watch.hear(text)
+            print(text, **more)
+
+        execute(nb, say)
+    return watch, ids
+
+
+def small_folder(path):
+    """Copy a small part of imgs: of each class 16 to train on and 4 to check on, 2 to test."""
+    for split, most in (("train", 16), ("valid", 4)):
+        for folder in sorted((ROOT / "imgs" / split).iterdir()):
+            (path / split / folder.name).mkdir(parents=True)
+            for file in sorted(folder.glob("*.jpg"))[:most]:
+                shutil.copy(file, path / split / folder.name)
+    (path / "test").mkdir()
+    tests = sorted((ROOT / "imgs" / "test").glob("*.jpg"))
+    for file in (tests[0], tests[-1]):
+        shutil.copy(file, path / "test")
+
+
+def generated_picture(number, shape):
+    """Draw a disc or a square of any size, place and colour before a blurred patchwork."""
+    rng = np.random.default_rng(number)
+    patches = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    picture = patches.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    half = int(rng.integers(SIDE // 6, SIDE // 3))
+    x, y = (int(place) for place in rng.integers(half, SIDE - half, 2))
+    draw = ImageDraw.Draw(picture)
+    paint = draw.ellipse if shape == "disc" else draw.rectangle
+    colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+    paint((x - half, y - half, x + half, y + half), fill=colour, outline="black", width=2)
+    return picture
+
+
+def generated_folder(path, number):
+    """Fill a folder with generated pictures of two classes, the same every time.
+
+    Parameters
+    ----------
+    path : Path
+    number : int
+        Of pictures: nine of ten to train on, one to check on. Six more are to test.
+    """
+    shapes = ("disc", "square")
+    for i in range(number + 6):
+        shape, place = shapes[i % 2], i // 2
+        split = "test" if i >= number else "valid" if place % 10 == 9 else "train"
+        folder = path / split / ("" if split == "test" else shape)
+        folder.mkdir(parents=True, exist_ok=True)
+        generated_picture(i, shape).save(folder / f"{shape}.{place}.jpg", quality=85)
+
+
+def run_large(path):
+    """Run tools/run_notebook.py on a folder, as `make run IMGS=folder` does.
+
+    Returns
+    -------
+    Watch, int
+        What was seen, and the runner's exit status.
+    """
+    command = [sys.executable, "tools/run_notebook.py", "demo.ipynb"]
+    with surroundings(IMGS=str(path)), Watch() as watch:
+        runner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        while piece := os.read(runner.stdout.fileno(), 4096):  # comes in the middle of lines, too
+            watch.hear(piece.decode(errors="replace"))
+            sys.stdout.write(piece.decode(errors="replace"))
+            sys.stdout.flush()
+        return watch, runner.wait()
+
+
+def mb(number):
+    """Say a number of bytes in MB (a million bytes)."""
+    return f"{number / 1e6:,.0f} MB"
+
+
+def per_cell(watch, ids):
+    """Return (id, seconds, kernel's peak, all processes' peak) of each cell, in order."""
+    found = []
+    for i, id in enumerate(ids):
+        if looks := watch.of([i]):
+            peaks = [max(look[place] for look in looks) for place in (2, 3)]
+            found.append((id, looks[-1][0] - looks[0][0], *peaks))
+    return found
+
+
+def drift(watch, cell):
+    """Return the typical memory in the last third of a cell, less that in its middle third."""
+    own = [look[2] for look in watch.of([cell])]
+    third = len(own) // 3
+    return statistics.median(own[-third:]) - statistics.median(own[third : -third or None])
+
+
+def growth(after):
+    """Return how much more each run leaves, and the 95 % interval of that.
+
+    Parameters
+    ----------
+    after : list of float
+        Resident memory after each run, five runs or more. The first two don't count.
+
+    Returns
+    -------
+    slope, low, high : float
+        By least squares, in the unit of `after` a run.
+    """
+    counted = after[WARM_UP:]
+    line = stats.linregress(range(len(counted)), counted)
+    wide = stats.t.ppf(0.975, len(counted) - 2) * line.stderr
+    return line.slope, line.slope - wide, line.slope + wide
+
+
+def growth_sentence(after):
+    """Say whether memory grows from run to run."""
+    if len(after) < WARM_UP + 3:
+        return "Too few runs to tell whether memory grows: take five or more."
+    slope, low, high = (value / 1e6 for value in growth(after))
+    measured = f"{slope:+.1f} MB a run (95 % interval {low:+.1f} to {high:+.1f})"
+    counted = f"over the last {len(after) - WARM_UP} runs, by least squares: {measured}"
+    if low > 0:
+        return f"It grows: {counted}; a hundred more runs would add about {100 * slope:,.0f} MB."
+    return f"No growth is seen {counted}."
+
+
+def peak_sentence(watch):
+    """Say the peak, and on which side of the limit it lies."""
+    own, tree = (max(look[place] for look in watch.looks) for place in (2, 3))
+    most = max(own, tree, watch.highest or 0)
+    noted = f", {mb(watch.highest)} by the system's own record (VmHWM)" if watch.highest else ""
+    return (
+        f"Peak: {mb(own)} in the kernel{noted}; {mb(tree)} with the processes that it starts."
+        f" The largest of these is {'under' if most < LIMIT else 'OVER'} {mb(LIMIT)}."
+    )
+
+
+def table(head, rows):
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+def peak_section(watch, ids):
+    """Return the section on one Run All, line by line."""
+    top = sorted(per_cell(watch, ids), key=lambda row: -row[3])[:5]
+    rows = [(id, f"{s:.0f}", mb(own), mb(tree)) for id, s, own, tree in top]
+    head = ("cell", "seconds", "kernel's peak", "with its processes")
+    return [peak_sentence(watch), "", "The five cells that need most:", "", *table(head, rows)]
+
+
+def runs_section(watch, ids, runs):
+    """Return the section on many Run All, line by line."""
+    rows, after = [], []
+    for n in range(runs):
+        looks = watch.of(range(n * len(ids), (n + 1) * len(ids)))
+        after.append(looks[-1][2])
+        peak = max(look[3] for look in looks)
+        rows.append((n + 1, f"{looks[-1][0] - looks[0][0]:.0f}", mb(after[-1]), mb(peak)))
+    head = ("run", "seconds", "kernel, after it", "peak, with its processes")
+    return [growth_sentence(after), peak_sentence(watch), "", *table(head, rows)]
+
+
+def large_section(watch, ids, number, status):
+    """Return the section on a large folder, line by line."""
+    cells = per_cell(watch, ids)
+    longest = sorted(cells, key=lambda row: -row[1])[:10]
+    rows = []
+    for id, seconds, own, tree in longest:
+        moved = drift(watch, ids.index(id)) if seconds > 30 else None
+        drifted = "-" if moved is None else f"{moved / 1e6:+,.0f} MB"
+        rows.append((id, f"{seconds:.0f}", mb(own), mb(tree), drifted))
+    seconds = sum(row[1] for row in cells)
+    ended = f"ended with status {status}" + (f", in the cell {cells[-1][0]}" if status else "")
+    head = ("cell", "seconds", "kernel's peak", "with its processes", "drift")
+    return [
+        f"{number:,} generated pictures of {SIDE} px: the run {ended}, after"
+        f" {seconds / 60:.0f} minutes.",
+        steady_sentence(watch, ids.index(longest[0][0]), *longest[0][:2]),
+        peak_sentence(watch),
+        "",
+        "The ten longest cells. Drift: what the kernel typically holds in the last third of a cell,"
+        " less what it held in the middle third.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def steady_sentence(watch, cell, id, seconds):
+    """Say whether memory kept its level in the longest cell."""
+    moved = drift(watch, cell)
+    level = statistics.median(look[2] for look in watch.of([cell]))
+    word = "steady" if abs(moved) < STEADY * level else "NOT steady"
+    return (
+        f"In the longest cell, {id} ({seconds / 60:.0f} minutes), memory was {word}: it moved by"
+        f" {moved / 1e6:+,.0f} MB at a level of {mb(level)} (steady means less than {STEADY:.0%})."
+    )
+
+
+def with_section(text, title, lines, command):
+    """Return the report with one section put in, or in place of the one it had."""
+    sections = dict(re.findall(r"(?ms)^## (.+?)\n(.*?)(?=^## |\Z)", text))
+    said = f"`{command}`, {date.today()}. {hardware()}"
+    sections[title] = "\n".join([said, "", *lines])
+    start = (
+        "# Measured by `python -m bench.endurance`\n\nResident memory, looked at every"
+        f" {EVERY} s; a MB is a million bytes, and pages that processes share count in each."
+    )
+    parts = [f"## {one}\n\n{sections[one].strip()}" for one in TITLES if one in sections]
+    return "\n\n".join([start, *parts]) + "\n"
+
+
+def main(argv=None):
+    """Measure one part, write its section of bench/endurance.md, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--runs", type=int, default=1, help="Run All so many times in one kernel")
+    what.add_argument("--pictures", type=int, help="generate so many, and run on those")
+    parser.add_argument("--small", action="store_true", help="a quick look on a few pictures")
+    args = parser.parse_args(argv)
+    if args.runs < 1 or (args.pictures is not None and args.pictures < 100):
+        parser.error("--runs must be at least 1, --pictures at least 100")
+    status = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        if args.pictures:
+            begin = time.monotonic()
+            generated_folder(path, args.pictures)
+            print(f"{args.pictures} pictures drawn in {time.monotonic() - begin:.0f} s", flush=True)
+            watch, status = run_large(path)
+            ids = code_ids(nbformat.read(ROOT / "demo.ipynb", as_version=4))
+            title, lines = TITLES[2], large_section(watch, ids, args.pictures, status)
+        else:
+            if args.small:
+                small_folder(path)
+            with surroundings(**({"IMGS": folder} if args.small else {})):
+                try:
+                    watch, ids = run_all(args.runs)
+                except RunError as error:
+                    print(error, file=sys.stderr)
+                    return 1
+                except KeyboardInterrupt:
+                    print("\nInterrupted; nothing was written.", file=sys.stderr)
+                    return 130
+            if args.runs > 1:
+                title, lines = TITLES[1], runs_section(watch, ids, args.runs)
+            else:
+                title, lines = TITLES[0], peak_section(watch, ids)
+    print(*lines, sep="\n")
+    if not args.small:
+        words = " ".join(sys.argv[1:] if argv is None else argv)
+        old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
+        write(REPORT, with_section(old, title, lines, f"python -m bench.endurance {words}".strip()))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

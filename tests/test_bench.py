@@ -1,0 +1,281 @@
+"""What bench/stability.py and bench/endurance.py make of their measurements, on made-up ones."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import matplotlib
+import nbformat
+import pytest
+from conftest import ROOT
+
+from bench import endurance, stability
+from tutorial import check_folder, check_images
+
+matplotlib.use("agg")
+FILES = ["cat.1.jpg", "cat.2.jpg"]
+
+
+def a_run(seed, valid, before, after):
+    """A run as bench.stability keeps it; the probability of the true class, for each picture."""
+    tests = {
+        when: {file: [p > 0.5, p] for file, p in zip(FILES, chances, strict=True)}
+        for when, chances in (("before", before), ("after", after))
+    }
+    valid = dict(zip(stability.WHEN, valid, strict=True))
+    return {"seed": seed, "seconds": 60.0, "total": 10, "valid": valid, "test": tests}
+
+
+@pytest.fixture
+def rows():
+    return [
+        a_run(0, (8, 9), (0.9, 0.2), (0.9, 0.8)),
+        a_run(1, (9, 9), (0.9, 0.6), (0.9, 0.7)),
+        a_run(2, (9, 8), (0.6, 0.1), (0.4, 0.3)),
+        a_run(3, (6, 10), (0.9, 0.8), (0.9, 0.8)),
+    ]
+
+
+# --- stability
+
+
+def test_it_runs_the_notebooks_own_cells(stored):
+    cells = stability.part_one()
+    ids = [id for id, _ in cells]
+    assert ids[0] == "import" and ids[-1] == stability.LAST
+    assert {"dls", "learn", "fit-head", "probs", "verdict", "rates", "fit-all"} <= set(ids)
+    sources = {cell.id: cell.source for cell in stored.cells}
+    assert all(sources[id] == code for id, code in cells)
+    changed = dict(stability.with_seed(cells, 7))
+    assert "set_seed(7, reproducible=True)" in changed.pop("import")
+    assert changed == dict(cells[1:])
+    with pytest.raises(ValueError, match="set_seed"):
+        stability.with_seed(cells[1:], 7)
+
+
+CELLS = """
+def set_seed(*args): pass
+set_seed(42,)
+import torch
+from pathlib import Path
+from types import SimpleNamespace
+from tutorial import verdict
+dls = SimpleNamespace(vocab=["ant", "cat"])
+files = [Path("cat.1.jpg"), Path("ant.1.jpg")]
+probs, probs_tuned = torch.tensor([[0.75, 0.25], [1, 0]]), torch.tensor([[0, 1.0], [0.5, 0.5]])
+first, second = (verdict(files, p, dls.vocab) for p in (probs, probs_tuned))
+valid_truth, right, tuned_right = torch.zeros(5), 3, 4
+"""
+
+
+def test_a_run_notes_the_probability_of_the_true_class():
+    run = stability.run([("all", CELLS)], 7)
+    assert (run["seed"], run["total"], run["valid"]) == (7, 5, {"before": 3, "after": 4})
+    assert run["test"]["before"] == {"cat.1.jpg": (False, 0.25), "ant.1.jpg": (True, 1)}
+    assert run["test"]["after"] == {"cat.1.jpg": (True, 1), "ant.1.jpg": (True, 0.5)}
+
+
+def test_the_sentences_follow_from_the_runs(rows):
+    assert stability.sentences(rows) == [
+        "Before fine-tuning, all 2 test pictures are right in 2 of 4 runs, 50% (95 % interval 15%"
+        " to 85%).",
+        "After fine-tuning, all 2 test pictures are right in 3 of 4 runs, 75% (95 % interval 30%"
+        " to 95%).",
+        "Runs in which fine-tuning raised the accuracy on valid: 2; lowered it: 1; left it alike:"
+        " 1.",
+        "Runs in which it put a wrong test picture right: 1; spoiled a right one: 1.",
+        "Most often wrong before fine-tuning: cat.2.jpg (runs: 2).",
+        "Most often wrong after fine-tuning: cat.1.jpg and cat.2.jpg (runs: 1).",
+    ]
+    assert stability.sentences(rows[3:])[-1] == (
+        "Most often wrong after fine-tuning: none, in any run."
+    )
+
+
+def test_the_report_holds_spread_pictures_and_every_seed(rows):
+    text = stability.report(rows)
+    assert "| before | 80.0% | 14.1% | 60.0% | 90.0% | 2 of 4 |" in text
+    assert "| cat.2.jpg | 2 | 1 | 10.0% | 30.0% |" in text
+    assert "| 2 | 9 of 10 | 8 of 10 | 1 of 2; cat.2.jpg 10.0% | 0 of 2; cat.2.jpg 30.0% |" in text
+    assert "| after | 90.0% | - | 90.0% | 90.0% | 1 of 1 |" in stability.report(rows[:1])
+
+
+def test_an_interrupted_measurement_goes_on(rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(stability, "KEPT", tmp_path / "kept.jsonl")
+    monkeypatch.setattr(stability, "REPORT", tmp_path / "stability.md")
+    monkeypatch.setattr(stability, "recipe", lambda cells: "this one")
+    tried = []
+
+    def run(cells, seed):
+        tried.append(seed)
+        if tried == [0, 1]:
+            raise KeyboardInterrupt
+        return rows[seed]
+
+    monkeypatch.setattr(stability, "run", run)
+    assert stability.main(["--seeds", "3"]) == 130
+    assert not stability.REPORT.exists()
+    assert stability.main(["--seeds", "3"]) == 0
+    assert tried == [0, 1, 1, 2]
+    assert (
+        "seed 1 (1 of 2): valid 9, then 9 of 10; test 2, then 2 right; 60 s; minutes left: about 1"
+        in (capsys.readouterr().out)
+    )
+    assert stability.REPORT.read_text().count("\n| 2 |") == 1
+    monkeypatch.setattr(stability, "recipe", lambda cells: "another one")
+    assert stability.kept("another one") == {}
+
+
+# --- endurance
+
+
+def test_the_generated_folder_is_sound_and_the_same_every_time(tmp_path, capsys):
+    for name in ("one", "two"):
+        endurance.generated_folder(tmp_path / name, 100)
+    one, two = (
+        {str(file).split(name)[1]: file.read_bytes() for file in (tmp_path / name).rglob("*.jpg")}
+        for name in ("one", "two")
+    )
+    assert one == two and len(set(one.values())) == 106
+    assert not check_images(tmp_path / "one")["stops training"].any()
+    assert check_folder(tmp_path / "one") == {
+        "train": {"disc": 45, "square": 45},
+        "valid": {"disc": 5, "square": 5},
+    }
+
+
+def test_the_small_folder_is_a_part_of_imgs(tmp_path):
+    endurance.small_folder(tmp_path)
+    assert check_folder(tmp_path) == {
+        "train": {"doraemon": 16, "walle": 16},
+        "valid": {"doraemon": 4, "walle": 4},
+    }
+    assert len(list((tmp_path / "test").iterdir())) == 2
+
+
+def test_the_watch_sees_a_kernel_and_what_it_starts():
+    child = "import sys; held = b'x' * 50_000_000; sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with endurance.Watch() as watch:
+        watch.hear("[1/2] heading ... ")  # before there is a kernel
+        kernel = subprocess.Popen(
+            [sys.executable, "-c", parent, "ipykernel_launcher"], stdin=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        while not any(tree - own > 50e6 for *_, own, tree in watch.looks):
+            assert time.monotonic() < deadline, watch.looks[-3:]
+            time.sleep(0.05)
+        watch.hear("1.0 s\n[2/2] heading ... ")
+        watch.look()
+        watch.hear("1.0 s\n")
+        kernel.communicate()
+        watch.look()  # nothing there any more
+    assert {look[1] for look in watch.looks} == {0, 1}
+    assert watch.looks[-1][2] > 1e6
+    assert watch.highest is None or watch.highest >= watch.looks[-1][2]
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A project whose notebook only holds 60 MB for a moment; the report's path."""
+    cells = [("import", "print('hello')"), ("hold", "import time\nx = b'x' * 60_000_000")]
+    cells.append(("wait", "time.sleep(0.5)\ndel x"))
+    nb = nbformat.v4.new_notebook()
+    nb.cells = [nbformat.v4.new_code_cell(code, id=id) for id, code in cells]
+    nbformat.write(nb, tmp_path / "demo.ipynb")
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    monkeypatch.setattr(endurance, "ROOT", tmp_path)
+    monkeypatch.setattr(endurance, "REPORT", tmp_path / "endurance.md")
+    return tmp_path / "endurance.md"
+
+
+def test_run_all_is_measured_again_and_again_and_on_a_large_folder(tiny, capfd):
+    surroundings = dict(os.environ)
+    assert endurance.main(["--runs", "2"]) == 0
+    assert endurance.main(["--pictures", "100"]) == 0
+    assert os.environ == surroundings
+    text = tiny.read_text()
+    assert "`python -m bench.endurance --runs 2`" in text
+    assert "Too few runs" in text and re.search(r"(?m)^\| 2 \| \d+ \| \d+ MB \|", text)
+    assert not re.search(r"\b0 MB", text.replace("+0 MB", ""))
+    assert "100 generated pictures of 160 px: the run ended with status 0" in text
+    assert "In the longest cell, wait" in text
+    peaks = {id: int(own) for id, own in re.findall(r"\| (\w+) \| \d+ \| (\d+) MB", text)}
+    assert peaks["wait"] > 60 + 20  # what it holds, and Python
+
+
+def test_a_run_that_fails_is_told(tiny, capfd):
+    nb = nbformat.read(tiny.with_name("demo.ipynb"), as_version=4)
+    nb.cells[1].source = "time.sleep(1); raise OSError('the disk is full')"
+    nbformat.write(nb, tiny.with_name("demo.ipynb"))
+    assert endurance.main([]) == 1
+    assert not tiny.exists()
+    assert endurance.main(["--pictures", "100"]) == 1
+    assert "the run ended with status 1, in the cell hold" in tiny.read_text()
+
+
+def seen(*looks):
+    """A watch that saw these: (second, cell, MB of the kernel)."""
+    watch = endurance.Watch()
+    watch.looks = [(s, cell, int(own * 1e6), int(own * 1e6) + 10**7) for s, cell, own in looks]
+    return watch
+
+
+def test_growth_is_told_from_noise():
+    up = [900e6, 1200e6, *(1000e6 + 5e6 * n for n in range(8))]
+    assert endurance.growth(up) == pytest.approx((5e6, 5e6, 5e6))
+    assert endurance.growth_sentence(up) == (
+        "It grows: over the last 8 runs, by least squares: +5.0 MB a run (95 % interval +5.0 to"
+        " +5.0); a hundred more runs would add about 500 MB."
+    )
+    level = [900e6, 1200e6, *(1000e6 + 5e6 * (n % 2) for n in range(8))]
+    assert endurance.growth_sentence(level).startswith("No growth is seen over the last 8 runs")
+    assert endurance.growth_sentence(level[:4]).startswith("Too few runs")
+
+
+def test_the_peak_is_held_against_the_limit():
+    watch = seen((0, 0, 500), (1, 1, 2500))
+    assert endurance.peak_sentence(watch) == (
+        "Peak: 2,500 MB in the kernel; 2,510 MB with the processes that it starts."
+        " The largest of these is under 3,000 MB."
+    )
+    watch.highest = int(3.1e9)  # between two looks
+    assert "3,100 MB by the system's own record (VmHWM)" in endurance.peak_sentence(watch)
+    assert endurance.peak_sentence(watch).endswith("is OVER 3,000 MB.")
+
+
+def test_the_sections_hold_what_was_seen():
+    watch = seen(*((i, i // 60, 1000 + i // 60) for i in range(180)))
+    one = endurance.peak_section(watch, ["a", "b", "c"])
+    assert one[-3:] == [
+        "| c | 59 | 1,002 MB | 1,012 MB |",
+        "| b | 59 | 1,001 MB | 1,011 MB |",
+        "| a | 59 | 1,000 MB | 1,010 MB |",
+    ]
+    runs = endurance.runs_section(watch, ["a"], 3)
+    assert runs[-1] == "| 3 | 59 | 1,002 MB | 1,012 MB |"
+    large = endurance.large_section(watch, ["a", "b", "c"], 20_000, 1)
+    assert large[0].endswith("the run ended with status 1, in the cell c, after 3 minutes.")
+    assert "| b | 59 | 1,001 MB | 1,011 MB | +0 MB |" in large
+
+
+@pytest.mark.parametrize("step, word", [(0, "was steady"), (10, "was NOT steady")])
+def test_a_drift_within_the_longest_cell_is_seen(step, word):
+    watch = seen(*((i, 0, 1000 + step * i) for i in range(60)))
+    assert endurance.drift(watch, 0) == step * 20e6
+    assert word in endurance.steady_sentence(watch, 0, "fit-all", 59)
+
+
+def test_each_part_keeps_the_sections_of_the_others():
+    text = endurance.with_section("", endurance.TITLES[2], ["large"], "c")
+    text = endurance.with_section(text, endurance.TITLES[0], ["first try"], "a")
+    text = endurance.with_section(text, endurance.TITLES[0], ["second try"], "a")
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        endurance.TITLES[0],
+        endurance.TITLES[2],
+    ]
+    assert "large" in text and "second try" in text and "first try" not in text
+    assert "\n\n\n" not in text and text.count("\n\n## ") == 2
