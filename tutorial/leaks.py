@@ -84,7 +84,7 @@ def show_leaks(leaks, path, most=3):
             ax.imshow(np.hstack(both))
             bits = round(64 * (1 - pair.alike))
             how = f"{bits} of 64 bits differ" if by == "hash" else f"cosine {pair.alike:.2f}"
-            ax.set_title(f"{pair.file}\n{pair.twin}\nby {by}: {how}", fontsize=9)
+            ax.set_title(f"{pair.file}\n{pair.twin}\nby {by}: {how}", fontsize=11)
     plt.show()
     found = leaks[leaks.leak].drop_duplicates(["file", "twin"])
     for pair in found.head(NAMED).itertuples():
