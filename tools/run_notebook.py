@@ -257,6 +257,18 @@ def lighter(png):
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def joined(outputs):
+    """The outputs, with what was printed in pieces, as chance will have it, in one piece."""
+    whole = []
+    for output in copy.deepcopy(outputs):
+        last = whole[-1] if whole else {}
+        if "name" in output and output["name"] == last.get("name"):
+            last["text"] += output["text"]
+        else:
+            whole.append(output)
+    return whole
+
+
 def normalised(nb, root=ROOT, prefix=sys.prefix):
     """A copy without what differs from machine to machine: times, paths, widgets' state, versions.
 
@@ -295,7 +307,7 @@ def normalised(nb, root=ROOT, prefix=sys.prefix):
         for key in ("execution", "collapsed", "scrolled", "ExecuteTime", "trusted"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = nbformat.from_dict(clean(cell.outputs))
+            cell.outputs = nbformat.from_dict(clean(joined(cell.outputs)))
             for output in cell.outputs:
                 data = output.get("data", {})
                 data.pop(WIDGET, None)
