@@ -24,8 +24,7 @@ run: setup
 
 # The stored outputs come from the bundled body on a CPU, and so do those they are compared with.
 test: setup
-	@BODY=bundled CUDA_VISIBLE_DEVICES= $(PY) -m pytest -rs -o tmp_path_retention_policy=failed tests demo.ipynb --nbval --nbval-current-env \
-		--nbval-cell-timeout=600 --nbval-sanitize-with tests/sanitize.cfg
+	@BODY=bundled CUDA_VISIBLE_DEVICES= $(PY) -m pytest -rs -o tmp_path_retention_policy=failed tests
 
 bench: setup
 	@$(PY) -m bench

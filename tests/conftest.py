@@ -142,7 +142,7 @@ def executed(stored):
     for cell in code_cells(nb):
         cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
-        nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+        nb, timeout=3000, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
     )
     with client.setup_kernel():
         run = Run(nb, client)

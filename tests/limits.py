@@ -17,15 +17,15 @@ ROOT_ON_LINUX = hasattr(os, "setresuid") and os.geteuid() == 0 and Path("/proc")
 needs_root = pytest.mark.skipif(not ROOT_ON_LINUX, reason="only root on Linux can be somebody else")
 
 
-def as_nobody():
-    """The beginning of a command that runs the rest of it as an ordinary user.
+def as_nobody(user=NOBODY):
+    """The beginning of a command that runs the rest of it as an ordinary user, given by number.
 
     That user may read all, since Python may lie in root's own folder, but write nothing of root's.
     """
     if not shutil.which("setpriv"):
         pytest.skip("this machine has no setpriv")
     read = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *read]
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *read]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""What bench/stability.py and bench/endurance.py make of their measurements, on made-up ones."""
+"""What the programs in bench make of their measurements, on made-up ones."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from bench import endurance, stability
+from bench import endurance, scale, stability
 from tutorial import check_folder, check_images
 
 matplotlib.use("agg")
@@ -279,3 +280,52 @@ def test_each_part_keeps_the_sections_of_the_others():
     ]
     assert "large" in text and "second try" in text and "first try" not in text
     assert "\n\n\n" not in text and text.count("\n\n## ") == 2
+
+
+# --- python -m bench.scale
+
+
+def test_the_gain_of_several_gpus_is_worked_out_by_hand_here():
+    compute = scale.BATCH / scale.RATE  # 64 ms a step
+    # Two processes send as many bytes as the gradients have: 87.2 ms at 1 GB/s.
+    worst, best = scale.gain(2, 1e9)
+    assert worst == pytest.approx(2 * compute / (compute + 0.0872))
+    assert best == pytest.approx(2 * compute / 0.0872)  # sending takes longer than computing
+    assert scale.gain(16, 1e18) == pytest.approx((16, 16))
+    assert scale.gain(1, 1e9) == pytest.approx((1, 1))
+
+
+def test_the_scale_report_compares_the_ways():
+    one, both, two = scale.WAYS
+    run = {"seconds": [10.0, 12.0, 11.0], "head": 0.9, "tuned": 1.0}
+    runs = {
+        one: [{**run, "seconds": [20.0]}],
+        both: [run, {**run, "head": 0.8}],
+        two: [run, run],
+    }
+    text = "\n".join(scale.measured(runs))
+    assert "1.82 times as fast as one process with one core, and 1.00 times" in text
+    assert f"| {both} | 11.0 | 10.0 to 12.0 | 25.5 | 85.0% ± 7.1% | 100.0% ± 0.0% |" in text
+    assert f"| {one} | 20.0 | 20.0 to 20.0 | 14.0 | - | - |" in text
+
+
+def test_the_command_of_each_way(monkeypatch, tmp_path):
+    asked = []
+
+    def launch(command, env, **how):
+        asked.append((command, env["OMP_NUM_THREADS"]))
+        epoch = {"seconds": 7.0}
+        found = {
+            "validation, after the head": {"share": 0.5},
+            "validation, after all layers": {"share": 0.75},
+            "epochs of all layers": [epoch, epoch],
+        }
+        (tmp_path / "run.json").write_text(json.dumps({"figures": found}))
+
+    monkeypatch.setattr(scale.subprocess, "run", launch)
+    for way in scale.WAYS:
+        got = scale.train(way, 3, tmp_path)
+        assert got == {"seconds": [7.0, 7.0], "head": 0.5, "tuned": 0.75}
+    assert [threads for _, threads in asked] == ["1", "2", "1"]
+    assert ["--nproc-per-node=2" in command for command, _ in asked] == [False, False, True]
+    assert ["--seed=3" in command for command, _ in asked] == [False, True, True]

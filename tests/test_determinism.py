@@ -1,6 +1,8 @@
 """The same seed gives the same answers, in any fresh kernel and in both precisions."""
 
 import copy
+import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from conftest import ROOT, Run
 from nbclient import NotebookClient
 
+from bench.endurance import small_folder
 from tutorial import start
 from tutorial.precision import best_dtype
 
@@ -16,38 +19,51 @@ ANSWERS = ("valid_probs", "probs", "valid_probs_tuned", "probs_tuned")
 IN_FLOAT32 = "import tutorial.precision as p; p.best_dtype = lambda device: torch.float32"
 
 
-def part_one(stored, before_learn=""):
-    """Run Part I in a fresh kernel, with more code before the learner is made; its `ANSWERS`."""
+@contextmanager
+def fresh_kernel(stored, **variables):
+    """Yield a function that runs the notebook's cells, and tells what the network answers.
+
+    The answers are probabilities, to the last bit: JSON carries a float32 whole.
+    """
     nb = copy.deepcopy(stored)
     client = NotebookClient(
-        nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+        nb, timeout=3000, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
     )
-    with client.setup_kernel():
-        run = Run(nb, client)
+
+    def go(last=None, before_learn=""):
         for i, cell in enumerate(nb.cells):
             if cell.id == "learn":
                 run.do(before_learn)
             client.execute_cell(cell, i)
-            if cell.id == LAST:
-                return answers(run)
+            if cell.id == last:
+                break
+        return {name: np.array(run.value(name)) for name in ANSWERS}
+
+    with client.setup_kernel(env={**os.environ, **variables}):
+        run = Run(nb, client)
+        yield go
 
 
-def answers(run):
-    """Probabilities of a run, to the last bit: JSON carries a float32 whole."""
-    return {name: np.array(run.value(name)) for name in ANSWERS}
+def test_a_second_run_and_a_fresh_kernel_answer_alike_to_the_last_bit(stored, tmp_path):
+    small_folder(tmp_path / "imgs")
+    places = {"IMGS": str(tmp_path / "imgs"), "OUT": str(tmp_path / "out")}
+    with fresh_kernel(stored, **places) as run:
+        first, second = run(), run()
+    with fresh_kernel(stored, **places) as run:
+        fresh = run(LAST)
+    for name in ANSWERS:
+        assert np.array_equal(first[name], second[name]), name
+        assert np.array_equal(first[name], fresh[name]), name
 
 
-def test_two_fresh_kernels_answer_alike_to_the_last_bit(executed, stored):
-    again = part_one(stored)
-    for name, probs in answers(executed).items():
-        assert np.array_equal(probs, again[name]), name
-
-
-def test_float32_and_bfloat16_judge_alike(executed, stored):
+def test_float32_and_bfloat16_judge_alike(stored, request):
     if best_dtype(torch.device("cpu")) == torch.float32:
         pytest.skip("this CPU has no unit for bfloat16, so float32 is what everything ran in")
-    whole = part_one(stored, IN_FLOAT32)
-    for name, probs in answers(executed).items():
+    executed = request.getfixturevalue("executed")  # only now, as it takes minutes
+    with fresh_kernel(stored) as run:
+        whole = run(LAST, IN_FLOAT32)
+    for name in ANSWERS:
+        probs = np.array(executed.value(name))
         assert not np.array_equal(probs, whole[name]), "both ran in the same precision"
         differ = (probs.argmax(1) != whole[name].argmax(1)).sum()
         # Valid holds pictures near the border, which rounding may push across; test must not.

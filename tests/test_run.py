@@ -232,10 +232,3 @@ def test_a_skipped_step_gets_a_hint(executed):
     with pytest.raises(CellExecutionError, match="step 7"):
         executed.cell("interp.plot_confusion_matrix()")
     executed.cell("interp = _kept")
-
-
-def test_it_runs_a_second_time_in_the_same_kernel(executed):
-    for cell in code_cells(executed.nb):
-        outputs = executed.cell(cell.source)
-        assert not [out for out in outputs if out.output_type == "error"]
-    assert executed.value("tuned_right") >= TUNED_AT_LEAST

@@ -86,7 +86,7 @@ def hash_pictures(files, root):
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def run_record(dls, path, learn, seed, schedule, figures):
+def run_record(dls, path, learn, seed, schedule, figures, processes=1):
     """Collect all that a run depends on, and all that came out of it.
 
     Parameters
@@ -106,6 +106,8 @@ def run_record(dls, path, learn, seed, schedule, figures):
         Whatever was found, by name. A pair of whole numbers is right answers and answers in all,
         and gets its 95 % interval, as does a table from `verdict`. Other numbers, texts, lists,
         dicts, arrays, tensors and tables are kept as they are.
+    processes : int, default 1
+        That trained together, each with `dls.bs` pictures a step.
 
     Returns
     -------
@@ -138,7 +140,7 @@ def run_record(dls, path, learn, seed, schedule, figures):
         },
         "input": {
             "pixels": _size(transforms),
-            "batch": dls.bs,
+            "batch": dls.bs * processes,
             "normalised": any(isinstance(t, Normalize) for t in transforms),
             "augmentation": [name for t in transforms for name in _random_parts(t)],
         },
@@ -149,6 +151,7 @@ def run_record(dls, path, learn, seed, schedule, figures):
         },
         "training": {
             "schedule": stages,
+            "processes": processes,
             "optimizer": getattr(learn.opt_func, "__name__", "unknown"),
             "decoupled_weight_decay": learn.opt_func is Adam,
             "weight_decay": learn.opt.hypers[-1].get("wd") if learn.opt else None,
@@ -253,13 +256,15 @@ def _training(record):
         "still_batch_norm" in training["callbacks"]
     )
     seeds = f"s were {', '.join(map(str, seed))}" if isinstance(seed, list) else f" was {seed}"
+    company = training.get("processes", 1)  # records of earlier versions do not say
+    together = f", by {company} processes that shared each batch" * (company > 1)
     return (
         f"It was trained with the one-cycle policy (Smith, 2018):"
         f" {_in_words(training['schedule'])}."
         f" The loss was {training['loss']}, the optimizer {training['optimizer']}{decoupled}{decay}"
-        f"{still}. Computation was in {record['precision']} on {record['device']}, with Python"
-        f" {versions['python']}, fastai {versions['fastai']} (Howard and Gugger, 2020), PyTorch"
-        f" {versions['torch']} and torchvision {versions['torchvision']}; the random"
+        f"{still}. Computation was in {record['precision']} on {record['device']}{together}, with"
+        f" Python {versions['python']}, fastai {versions['fastai']} (Howard and Gugger, 2020),"
+        f" PyTorch {versions['torch']} and torchvision {versions['torchvision']}; the random"
         f" seed{seeds}."
     )
 

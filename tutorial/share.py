@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -65,32 +66,42 @@ def _temporary_folder():
     return Path(tempfile.mkdtemp(prefix="results-"))
 
 
-def write_whole(file, content):
-    """Write a file all or not at all: under a temporary name beside it, then renamed.
+@contextmanager
+def written_whole(file):
+    """Have a file written all or not at all: under a temporary name beside it, then renamed.
 
     Parameters
     ----------
     file : Path
         Its folder is made as needed.
-    content : bytes
+
+    Yields
+    ------
+    Path
+        The temporary name, to write to.
 
     Raises
     ------
     TutorialError
-        If `file` can't be written to.
+        If it can't be written to.
     """
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
+        yield part
         os.replace(part, file)
-    except OSError as error:
-        raise TutorialError(
-            f"{file} can't be written to ({error.strerror}): choose another folder."
-        ) from None
+    except (OSError, RuntimeError) as error:  # the second is what PyTorch raises on a full disk
+        why = getattr(error, "strerror", None) or "is there room on the disk?"
+        raise TutorialError(f"{file} can't be written to ({why}): choose another folder.") from None
     finally:
         if part.exists():
             part.unlink()
+
+
+def write_whole(file, content):
+    """Write bytes to a file by `written_whole`."""
+    with written_whole(file) as part:
+        part.write_bytes(content)
 
 
 def save_weights(learn, file):

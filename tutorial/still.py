@@ -2,6 +2,7 @@
 
 from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
+from fastai.torch_core import get_model
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["StillBatchNorm"]
@@ -19,6 +20,7 @@ class StillBatchNorm(Callback):
     run_after = BnFreeze.run_after  # after fastai has put the model into training mode
 
     def before_train(self):
-        for module in self.model[0].modules():
+        body = get_model(self.model)[0]  # with several processes the model is wrapped
+        for module in body.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

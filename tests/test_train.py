@@ -1,0 +1,373 @@
+"""`tutorial.train`: in one process or two, on one machine or two, to the end or killed before it.
+
+Two processes train on a few small pictures, once to the end; what happens otherwise, to two
+machines or after a kill, must come to the same numbers.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT
+from fastai.callback.core import CancelFitException
+from fastai.learner import load_learner
+from fastai.test_utils import synth_learner
+from fastai.torch_core import set_seed
+from limits import needs_root, small_disk
+from PIL import Image
+
+from tutorial import train
+from tutorial.checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
+from tutorial.errors import TutorialError
+
+RECIPE = ["--batch=8", "--head-epochs=1", "--all-epochs=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TWO = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "tutorial.train"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+LIMIT_S = 900
+
+
+@pytest.fixture(scope="module")
+def imgs(tmp_path_factory):
+    """Some of the project's own pictures, made small: 17 to train on, 8 to check on, 6 to test."""
+    root = tmp_path_factory.mktemp("imgs")
+    files = [
+        file
+        for split, many in (("train", 9), ("valid", 4))
+        for label in ("doraemon", "walle")
+        for file in sorted((ROOT / "imgs" / split / label).glob("*.jpg"))[:many]
+    ]
+    for file in [*files[1:], *sorted((ROOT / "imgs" / "test").glob("*.jpg"))]:
+        picture = Image.open(file)
+        picture.thumbnail((160, 160))
+        target = root / file.relative_to(ROOT / "imgs")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+    return root
+
+
+def start(command, imgs, out, **variables):
+    """Start a training; what it says goes to a file named log beside `out`."""
+    with open(f"{out}.log", "w") as log:
+        return subprocess.Popen(
+            [*command, str(imgs), f"--out={out}", *RECIPE],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def said(out):
+    """What a training has said so far."""
+    with open(f"{out}.log") as log:
+        return log.read()
+
+
+def figures(out):
+    """All numbers that a finished training found, without the times that it took."""
+    found = json.loads((out / "run.json").read_text("utf-8"))["figures"]
+    for name, value in found.items():
+        if name.startswith("epochs"):
+            for epoch in value:
+                del epoch["seconds"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(imgs, tmp_path_factory):
+    """The folder of results of two processes that trained to the end."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    command = [*ACCELERATE, "--num_processes=2", "-m", "tutorial.train"]
+    assert start(command, imgs, out).wait(LIMIT_S) == 0, said(out)
+    return out
+
+
+def test_the_report_tells_what_the_record_holds(whole, imgs):
+    record = json.loads((whole / "run.json").read_text("utf-8"))
+    assert record["training"]["processes"] == 2
+    assert record["input"]["batch"] == 8
+    assert [stage["epochs"] for stage in record["training"]["schedule"]] == [1, 2]
+    text = (whole / "report.md").read_text("utf-8")
+    assert text in said(whole)
+    for name in ("the head", "all layers"):
+        counted = record["figures"][f"validation, after {name}"]
+        assert f"After {name}: {counted['right']} of 8 right" in text
+        for epoch in record["figures"][f"epochs of {name}"]:
+            assert f"| {epoch['training loss']:.4f} | {epoch['validation loss']:.4f} |" in text
+    rows = record["figures"]["test, after all layers"]["rows"]
+    assert [row["file"] for row in rows] == [
+        f"test/{file.name}" for file in sorted((imgs / "test").iterdir())
+    ]
+    assert all(
+        f"{row['guess']}, {row['probability']:.1%}: {row['verdict']}" in text for row in rows
+    )
+    assert "by 2 processes that shared each batch" in text
+
+
+def test_two_processes_leave_a_learner_that_one_can_use(whole, imgs):
+    learn = load_learner(whole / "learner.pkl")
+    found = figures(whole)
+    files = [imgs / row["file"] for row in found["test, after all layers"]["rows"]]
+    with learn.no_bar():
+        probs, _ = learn.get_preds(dl=learn.dls.test_dl(files))
+    told = [row["probability"] for row in found["test, after all layers"]["rows"]]
+    assert np.allclose(probs.max(1).values, told, atol=1e-3)
+    # The processes counted their right answers together: as one process counts them.
+    valid = sorted((imgs / "valid").rglob("*.jpg"))
+    with learn.no_bar():
+        probs, _ = learn.get_preds(dl=learn.dls.test_dl(valid))
+    guesses = [learn.dls.vocab[i] for i in probs.argmax(1)]
+    right = sum(guess == file.parent.name for guess, file in zip(guesses, valid, strict=True))
+    assert right == found["validation, after all layers"]["right"]
+
+
+def test_only_results_are_left(whole):
+    kept = {"report.md", "run.json", "learner.pkl", "weights.safetensors"}
+    assert {file.name for file in whole.iterdir()} == kept
+
+
+def test_a_finished_training_is_not_overwritten(whole, imgs):
+    before = {file: file.stat().st_mtime_ns for file in whole.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-m", "tutorial.train", imgs, f"--out={whole}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        f"{whole} holds a finished training: name another folder with --out."
+    )
+    assert "Traceback" not in done.stderr
+    assert {file: file.stat().st_mtime_ns for file in whole.iterdir()} == before
+
+
+def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole, imgs, tmp_path):
+    out = tmp_path / "out"
+    launcher = start(TWO, imgs, out)
+    wait_until(lambda: "epoch 1 of 2 of all layers" in said(out), launcher)
+    ranks = {
+        child.environ().get("RANK"): child for child in psutil.Process(launcher.pid).children()
+    }
+    ranks["1"].kill()
+    assert launcher.wait(120) != 0
+    assert f"{train.LOST} {train.GO_ON}" in said(out)
+    assert not (out / "run.json").exists()
+
+    assert start(TWO, imgs, out).wait(LIMIT_S) == 0, said(out)
+    assert "1 of 1 epochs of the head are done already." in said(out)
+    assert "1 of 2 epochs of all layers are done already." in said(out)
+    again, first = figures(out), figures(whole)
+    for found in (again, first):  # the training loss is a running mean, which begins anew
+        del found["epochs of all layers"][1]["training loss"]
+    assert again == first
+
+
+def wait_until(condition, process):
+    """Wait until a condition holds, for as long as a process runs."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert process.poll() is None, "it ended before"
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+@contextmanager
+def two_machines():
+    """Two network namespaces, which see nothing of each other but a cable between them."""
+    if not shutil.which("ip"):
+        pytest.skip("this machine has no ip command (Debian's iproute2)")
+    names = [f"walle-{os.getpid()}-{i}" for i in (1, 2)]
+    try:
+        for name in names:
+            done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespace can be made here: {done.stderr.strip()}")
+        cable = f"link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}"
+        subprocess.run(["ip", *cable.split()], check=True)
+        for i, name in enumerate(names, 1):
+            for words in (
+                f"addr add 10.77.0.{i}/24 dev eth0",
+                "link set lo up",
+                "link set eth0 up",
+            ):
+                subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        yield [["ip", "netns", "exec", name] for name in names]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@needs_root
+def test_two_machines_come_to_the_same_numbers(whole, imgs, tmp_path):
+    # The second machine has the pictures elsewhere, and none of the first one's results.
+    shutil.copytree(imgs, tmp_path / "copy")
+    meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=tutorial"]
+    meet += ["--rdzv-endpoint=10.77.0.1:29400"]
+    outs, places = [tmp_path / "out-1", tmp_path / "out-2"], [imgs, tmp_path / "copy"]
+    with two_machines() as inside:
+        machines = [
+            start(
+                [*inside[i], *TORCHRUN, *meet]
+                + [f"--rdzv-conf=is_host={1 - i}", f"--local-addr=10.77.0.{i + 1}"]
+                + ["-m", "tutorial.train"],
+                places[i],
+                outs[i],
+                GLOO_SOCKET_IFNAME="eth0",
+                OMP_NUM_THREADS="1",
+            )
+            for i in (0, 1)
+        ]
+        assert [machine.wait(LIMIT_S) for machine in machines] == [0, 0], said(outs[0])
+    assert figures(outs[0]) == figures(whole)
+    assert not outs[1].exists()
+
+
+READ = """
+import json, sys
+from pathlib import Path
+from accelerate import PartialState
+from fastai.distributed import DistributedDL
+from tutorial import train
+state = PartialState(cpu=True)
+dls = train.load(Path(sys.argv[1]), 8, state.num_processes)
+loader = DistributedDL(dls.train, device=dls.device)
+read = []
+loader.create_item = lambda i, plain=dls.train.create_item: (read.append(i), plain(i))[1]
+loader.dl.create_item = loader.create_item
+for _ in range(2):
+    read.clear()
+    sizes = [len(x) for x, _ in loader]
+    names = [dls.train_ds.items[i].name for i in read]
+    print(json.dumps({"sizes": sizes, "read": names}), flush=True)
+"""
+
+
+def test_every_picture_is_seen_once_an_epoch(imgs, tmp_path):
+    (tmp_path / "read.py").write_text(READ)
+    done = subprocess.run(
+        [*TORCHRUN, "--standalone", "--nproc-per-node=2", tmp_path / "read.py", imgs],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    epochs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(epochs) == 4
+    all_names = sorted(f.name for f in (imgs / "train").rglob("*.jpg"))
+    assert len(all_names) == 17
+    halves = [set(epoch["read"]) for epoch in epochs]
+    assert all(len(epoch["read"]) == 9 == sum(epoch["sizes"]) for epoch in epochs)
+    # Two halves make a whole, though 17 is odd: one picture is seen twice. Which lines belong to
+    # one epoch is not said, but two halves of different epochs would hardly fit together.
+    pairs = [(a, b) for a in range(4) for b in range(a) if len(halves[a] | halves[b]) == 17]
+    assert len(pairs) == 2
+    assert {i for pair in pairs for i in pair} == {0, 1, 2, 3}
+
+
+def test_no_batch_is_a_single_picture(tmp_path):
+    for label in ("a", "b"):
+        for split, many in (("train", 12 + (label == "b")), ("valid", 1)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for i in range(many):
+                Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / split / label / f"{i}.png")
+    # 25 pictures: of 13 for each of two processes, batches of 4 would leave one alone.
+    for batch, processes in ((8, 2), (8, 1), (16, 1), (6, 2), (12, 3)):
+        dls = train.load(tmp_path, batch, processes)
+        mine = -(-25 // processes)
+        assert mine % dls.bs != 1
+        assert batch // processes <= dls.bs <= batch // processes + 2
+    with pytest.raises(TutorialError, match="A batch of 8 is too small for 5 processes"):
+        train.load(tmp_path, 8, 5)
+
+
+def test_machines_with_other_pictures_are_found_out(imgs, monkeypatch):
+    dls = train.load(imgs, 8, 1)
+    mine = train.fingerprint(imgs, dls)
+    monkeypatch.setattr(train, "gather_object", lambda found: [*found, "another"])
+    with pytest.raises(TutorialError, match="do not have the same pictures"):
+        train.fingerprint(imgs, dls)
+    dls.valid_ds.items.pop()
+    monkeypatch.setattr(train, "gather_object", list)
+    assert train.fingerprint(imgs, dls) != mine
+
+
+# --- checkpoints, on fastai's smallest network
+
+
+def learner():
+    """The same learner each time, of a network of two numbers."""
+    set_seed(0)
+    return synth_learner()
+
+
+def fit(learn, file, lines, seed=1, stop_after=3):
+    """Train for three epochs from where `lines` end, with a checkpoint after each epoch."""
+
+    def tell(lines):
+        if len(lines) == stop_after:
+            raise CancelFitException
+
+    keep = Checkpoint(file, {"seed": seed}, lines, tell)
+    with learn.no_logging(), learn.no_bar():
+        learn.fit_one_cycle(3, 0.1, start_epoch=len(lines), cbs=[SeedEachEpoch("1"), keep])
+    return [number.item() for number in learn.model.parameters()]
+
+
+def test_a_checkpoint_holds_all_that_is_needed_to_go_on(tmp_path):
+    whole = fit(learner(), tmp_path / "whole", [])
+    for after in (1, 2):
+        file = tmp_path / f"after-{after}"
+        assert fit(learner(), file, [], stop_after=after) != whole
+        saved = read_checkpoint(file, {"seed": 1})
+        assert len(saved["lines"]) == after
+        again = learner()
+        take_up(again, saved)
+        assert fit(again, file, saved["lines"]) == whole
+        assert len(read_checkpoint(file, {"seed": 1})["lines"]) == 3
+
+
+def test_no_checkpoint_is_no_error(tmp_path):
+    assert read_checkpoint(tmp_path / "none", {"seed": 1}) is None
+
+
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path):
+    fit(learner(), tmp_path / "head.checkpoint", [])
+    before = (tmp_path / "head.checkpoint").read_bytes()
+    with pytest.raises(TutorialError, match="another training .seed was 1 and is 2.: name another"):
+        read_checkpoint(tmp_path / "head.checkpoint", {"seed": 2})
+    assert (tmp_path / "head.checkpoint").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    file = tmp_path / "head.checkpoint"
+    fit(learner(), file, [])
+    whole = file.read_bytes()
+    for damaged in (whole[:-100], b"", b"no checkpoint"):
+        file.write_bytes(damaged)
+        with pytest.raises(TutorialError, match=r"head\.checkpoint is damaged: delete it"):
+            read_checkpoint(file, {"seed": 1})
+        assert file.read_bytes() == damaged
+
+
+@needs_root
+def test_a_full_disk_costs_only_the_last_epoch(tmp_path):
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        fit(learner(), disk / "head.checkpoint", [], stop_after=1)
+        kept = (disk / "head.checkpoint").read_bytes()
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        (disk / "others").write_bytes(bytes(free))
+        with pytest.raises(TutorialError, match=r"head\.checkpoint can't be written to \("):
+            fit(learner(), disk / "head.checkpoint", [])
+        assert (disk / "head.checkpoint").read_bytes() == kept
+        assert sorted(file.name for file in disk.iterdir()) == ["head.checkpoint", "others"]

@@ -1,0 +1,137 @@
+"""Go on after a training that was stopped, as if it had not been, at the last whole epoch."""
+
+import random
+import time
+
+import torch
+from accelerate.utils import broadcast_object_list
+from fastai.callback.core import Callback
+from fastai.torch_core import get_model, rank_distrib, set_seed, to_device
+from fastcore.foundation import L
+
+from .errors import TutorialError
+from .share import written_whole
+
+__all__ = ["Checkpoint", "SeedEachEpoch", "read_checkpoint", "take_up"]
+
+
+class SeedEachEpoch(Callback):
+    """Seed chance anew before each epoch, so that it meets the same chance after a stop.
+
+    Parameters
+    ----------
+    seed : str
+        Makes the seed, together with the epoch and the process: the processes of a training alter
+        their pictures each in its own way. (In which order they come, the first one decides.)
+    """
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def before_epoch(self):
+        number = random.Random(f"{self.seed} {self.epoch} {rank_distrib()}").randrange(2**32)
+        set_seed(number)
+        loader = self.dls.train
+        loader = getattr(loader, "dl", loader)  # with several processes it is wrapped
+        loader.rng = random.Random(number)
+
+
+class Checkpoint(Callback):
+    """Write after each epoch all that is needed to go on from there.
+
+    Parameters
+    ----------
+    file : Path
+        Written by the first process, whole or not at all: who is killed meanwhile spoils nothing.
+    settings : dict
+        Stored, to be compared by `read_checkpoint`.
+    lines : list of list of float
+        Training loss, validation loss, accuracy and seconds of each epoch so far; grows.
+    tell : callable
+        Called with `lines` after each epoch.
+
+    Raises
+    ------
+    TutorialError
+        If the file can't be written.
+    """
+
+    order = 65  # after fastai's recorder
+
+    def __init__(self, file, settings, lines, tell):
+        self.file, self.settings, self.lines, self.tell = file, settings, lines, tell
+
+    def before_epoch(self):
+        self.start = time.monotonic()
+
+    def after_epoch(self):
+        if self.epoch < len(self.lines):  # done before the stop, and skipped now
+            return
+        seconds = time.monotonic() - self.start
+        self.lines.append([*map(float, self.recorder.values[-1]), seconds])
+        if rank_distrib() == 0:
+            self.write()
+        self.tell(self.lines)
+
+    def write(self):
+        opt = self.opt.state_dict()
+        hypers = [{key: float(value) for key, value in group.items()} for group in opt["hypers"]]
+        content = {
+            "model": get_model(self.model).state_dict(),
+            # Nothing but numbers, lists and dicts: to read it runs no code that it might hold.
+            "opt": {"state": list(opt["state"]), "hypers": hypers},
+            "settings": self.settings,
+            "lines": self.lines,
+        }
+        with written_whole(self.file) as part:
+            torch.save(content, part)
+
+
+def read_checkpoint(file, settings):
+    """Return what `Checkpoint` wrote, or None if there is nothing; the same in every process.
+
+    Parameters
+    ----------
+    file : Path
+        Looked for by the first process only, since the others may be on another machine.
+    settings : dict
+        Of the training that wants to go on.
+
+    Raises
+    ------
+    TutorialError
+        If the file is damaged, or if it was written with other settings.
+    """
+    found = _read(file, settings) if rank_distrib() == 0 and file.exists() else None
+    found = broadcast_object_list([found])[0]
+    if isinstance(found, TutorialError):
+        raise found
+    return found
+
+
+def _read(file, settings):
+    """Return the content of a checkpoint, or the error that all processes shall raise."""
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        had = found["settings"]
+    except Exception:  # PyTorch has half a dozen kinds
+        return TutorialError(f"{file} is damaged: delete it, and its stage begins anew.")
+    other = [
+        f"{key} was {had[key]} and is {now}" for key, now in settings.items() if had[key] != now
+    ]
+    if other:
+        return TutorialError(
+            f"{file} belongs to another training ({'; '.join(other)}): name another folder with"
+            " --out."
+        )
+    return found
+
+
+def take_up(learn, saved):
+    """Put the numbers of a checkpoint into a learner's network and optimizer."""
+    learn.model.load_state_dict(saved["model"])
+    if not learn.opt:
+        learn.create_opt()
+    opt = saved["opt"]
+    state = to_device(opt["state"], learn.dls.device)
+    learn.opt.load_state_dict({"state": state, "hypers": L(opt["hypers"])})
