@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import NOTEBOOK, ROOT, code_cells, project_files
 from promises import promises
+from rattler import MatchSpec
 
 from tools.run_notebook import headings, without_link
 
@@ -216,7 +217,10 @@ def test_conda_uses_the_same_pins():
     env = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert env["channels"] == ["conda-forge", "nodefaults"]
     assert env["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
-    assert [d.split("=")[0] for d in env["dependencies"][:-1]] == ["python", "pip"]
+    assert set(env) == {"name", "channels", "dependencies"}  # conda passes over others in silence
+    python, pip = (MatchSpec(line) for line in env["dependencies"][:-1])
+    assert (python.name.normalized, python.version) == ("python", "3.12.*")
+    assert (pip.name.normalized, pip.version) == ("pip", None)
 
 
 # --- the repo
