@@ -25,7 +25,7 @@ from conftest import ROOT
 from limits import as_nobody, needs_root
 
 SCRIPT, BOOT = ROOT / "gcp" / "vm.py", ROOT / "gcp" / "first_boot.sh"
-GUIDES = [ROOT / "setup_gcp.md", ROOT / "setup_gcp.zh-CN.md"]
+GUIDE = ROOT / "setup_gcp.md"
 NEEDED = re.search(r'^NEEDED = "(.*)"$', SCRIPT.read_text(encoding="utf-8"), re.M)[1]
 PARTS = ("create", "connect", "status", "stop", "delete")
 
@@ -414,12 +414,12 @@ def test_without_gcloud_it_says_what_to_install(do, monkeypatch, tmp_path):
 # --- Google's own word on it
 
 
-def blocks_of(guide):
-    """The lines of each grey box of a guide."""
-    text = guide.read_text(encoding="utf-8")
-    blocks = re.findall(r"(?ms)^```bash\n(.*?)^```", text)
-    assert len(blocks) >= 10 and text.count("```") == 2 * len(blocks)
-    return [block.splitlines() for block in blocks]
+def blocks():
+    """The lines of each grey box of the guide."""
+    text = GUIDE.read_text(encoding="utf-8")
+    found = re.findall(r"(?ms)^```bash\n(.*?)^```", text)
+    assert len(found) >= 10 and text.count("```") == 2 * len(found)
+    return [block.splitlines() for block in found]
 
 
 def dry_run(*args):
@@ -432,7 +432,8 @@ def dry_run(*args):
 
 def gcloud_commands():
     """All gcloud commands of the guide and of the script, as lists of words, without doubles."""
-    lines = [line for block in blocks_of(GUIDES[0]) for line in block]
+    lines = [line for block in blocks() for line in block]
+    lines += re.findall(r"`(gcloud [^`]+)`", GUIDE.read_text(encoding="utf-8"))
     lines += [line for part in PARTS for line in dry_run(part)]
     lines += dry_run("create", "--gpu=t4", "--standard", "--hours=2")
     lines += ["gcloud compute instances start x --zone=us-central1-a"]
@@ -501,7 +502,7 @@ def test_values_and_fields_are_those_of_googles_interface(schemas, vm):
 
 def test_every_line_of_the_guide_is_checked_by_something(vm):
     plain = {"cd doraemon-or-walle", "mkdir results"}
-    for block in blocks_of(GUIDES[0]):
+    for block in blocks():
         for line in block:
             words = shlex.split(line, comments=True)
             if words[:2] == ["python3", "gcp/vm.py"]:
@@ -514,7 +515,7 @@ def test_every_line_of_the_guide_is_checked_by_something(vm):
 
 def test_by_hand_it_is_what_the_script_does():
     by_hand = {}
-    for first, *lines in blocks_of(GUIDES[0]):
+    for first, *lines in blocks():
         if found := re.fullmatch(r"# python3 gcp/vm\.py (\w+)", first):
             by_hand[found[1]] = [shlex.split(line) for line in lines]
     assert set(by_hand) == {"create", "connect", "stop", "delete"}
@@ -534,7 +535,7 @@ ELSEWHERE = {
 
 
 def test_the_messages_that_the_guide_explains_are_real(vm):
-    text = GUIDES[0].read_text(encoding="utf-8")
+    text = GUIDE.read_text(encoding="utf-8")
     section = re.search(r"(?ms)^## When something goes wrong\n(.*?)^## ", text)[1]
     bullets = re.findall(r"^- (`.*)$", section, re.M)
     assert len(bullets) >= 15
@@ -551,21 +552,6 @@ def test_the_messages_that_the_guide_explains_are_real(vm):
             elif message not in own:
                 elsewhere.add(message)
     assert elsewhere == ELSEWHERE
-
-
-@pytest.mark.parametrize("what", ["grey boxes", "headings", "links"])
-def test_the_chinese_guide_has_the_same(what):
-    def found(guide):
-        text = guide.read_text(encoding="utf-8")
-        if what == "grey boxes":
-            return [[line.split("#")[0].rstrip() for line in block] for block in blocks_of(guide)]
-        if what == "headings":
-            text = re.sub(r"(?ms)^```.*?^```", "", text)
-            return [len(marks) for marks in re.findall(r"^(#+) ", text, re.M)]
-        links = re.findall(r"\]\((https?://[^)]+|[\w.-]+\.(?:md|ipynb))", text)
-        return sorted(link.replace(".zh-CN", "") for link in links if "setup_gcp" not in link)
-
-    assert found(GUIDES[1]) == found(GUIDES[0])
 
 
 # --- the set-up of the machine

@@ -83,7 +83,8 @@ class Checkpoint(Callback):
             "settings": self.settings,
             "lines": self.lines,
         }
-        with written_whole(self.file) as part:
+        then = "make room, and type the same command again; the epochs before are kept"
+        with written_whole(self.file, then) as part:
             torch.save(content, part)
 
 

@@ -67,13 +67,15 @@ def _temporary_folder():
 
 
 @contextmanager
-def written_whole(file):
+def written_whole(file, then="choose another folder"):
     """Have a file written all or not at all: under a temporary name beside it, then renamed.
 
     Parameters
     ----------
     file : Path
         Its folder is made as needed.
+    then : str
+        What to do if that fails.
 
     Yields
     ------
@@ -92,7 +94,7 @@ def written_whole(file):
         os.replace(part, file)
     except (OSError, RuntimeError) as error:  # the second is what PyTorch raises on a full disk
         why = getattr(error, "strerror", None) or "is there room on the disk?"
-        raise TutorialError(f"{file} can't be written to ({why}): choose another folder.") from None
+        raise TutorialError(f"{file} can't be written to ({why}): {then}.") from None
     finally:
         if part.exists():
             part.unlink()
