@@ -289,6 +289,9 @@ def test_no_batch_is_a_single_picture(tmp_path):
     with pytest.raises(TutorialError) as error:
         train.load(tmp_path, 8, 5)
     keeps("a batch too small for the processes", str(error.value))
+    with pytest.raises(TutorialError) as error:
+        train.load(tmp_path, 100, 25)
+    keeps("fewer pictures than the processes need", str(error.value))
 
 
 def test_machines_with_other_pictures_are_found_out(imgs, monkeypatch):

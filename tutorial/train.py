@@ -74,17 +74,22 @@ def load(path, batch, processes):
     Raises
     ------
     TutorialError
-        If the folder cannot be used, or if a process would get fewer than two pictures a step.
+        If the folder cannot be used, or if a process would get fewer than two pictures.
     """
     pictures = sum(check_folder(path)["train"].values())
-    share = batch // processes
+    share, size = batch // processes, math.ceil(pictures / processes)
+    if size < 2:
+        raise TutorialError(
+            f"{pictures} pictures are too few for {processes} processes: start fewer of them."
+        )
     if share < 2:
         raise TutorialError(
             f"A batch of {batch} is too small for {processes} processes: each needs two pictures a"
             f" step or more, so say --batch {8 * processes}, for example."
         )
-    while math.ceil(pictures / processes) % share == 1:
+    while size % share == 1:
         share += 1  # else the last batch would be a single picture, too few for a batch norm
+    cores = os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of each process
     return ImageDataLoaders.from_folder(
         path,
         valid="valid",
@@ -92,7 +97,7 @@ def load(path, batch, processes):
         batch_tfms=aug_transforms(),
         bs=share,
         drop_last=False,
-        num_workers=min(8, os.cpu_count() // processes) if torch.cuda.is_available() else 0,
+        num_workers=min(8, cores) if torch.cuda.is_available() else 0,
     )
 
 
