@@ -24,7 +24,7 @@ run: setup
 
 # The stored outputs come from the bundled body on a CPU, and so do those they are compared with.
 test: setup
-	@BODY=bundled CUDA_VISIBLE_DEVICES= $(PY) -m pytest -rs -o tmp_path_retention_policy=failed tests
+	@BODY=bundled CUDA_VISIBLE_DEVICES= $(PY) -m pytest -rs --durations=12 -o tmp_path_retention_policy=failed tests
 
 bench: setup
 	@$(PY) -m bench

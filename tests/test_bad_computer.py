@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import threading
 import urllib.error
 import urllib.request
@@ -135,6 +136,7 @@ def test_packages_that_cannot_be_had(project):
         )
         silent.settimeout(60)
         with silent.accept()[0]:
+            time.sleep(1)  # pip has connected; now let it wait for an answer
             os.killpg(process.pid, signal.SIGINT)
             said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -287,6 +289,7 @@ def test_part_one_on_a_poor_computer(public):  # noqa: F811
 WORKERS = """
 import multiprocessing
 import sys
+import time
 import warnings
 
 if __name__ == "__main__":
