@@ -21,6 +21,8 @@ os.environ.pop("IMGS", None)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+ENOUGH = 8  # pictures a second: with fewer, Run All takes 10 minutes and more
+
 
 def code_cells(nb):
     """The notebook's code cells, in order."""
@@ -130,13 +132,29 @@ class Run:
 
 
 @pytest.fixture(scope="session")
+def fast_enough():
+    """Skip what would take many minutes on a slow machine, so that all tests end in time.
+
+    ALL_TESTS=1 in the environment has them run there, too.
+    """
+    from tutorial.start import train_rate  # takes seconds to import
+
+    rate = train_rate()
+    if rate < ENOUGH and not os.environ.get("ALL_TESTS"):
+        pytest.skip(
+            f"this machine learns from {rate:.1f} pictures a second, and this test wants {ENOUGH}"
+            " (ALL_TESTS=1 runs it all the same)"
+        )
+
+
+@pytest.fixture(scope="session")
 def stored():
     """demo.ipynb as it is in the repo."""
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
 @pytest.fixture(scope="session")
-def executed(stored):
+def executed(fast_enough, stored):
     """One run of demo.ipynb in a fresh kernel, which answers questions until the tests end."""
     nb = copy.deepcopy(stored)
     for cell in code_cells(nb):

@@ -263,7 +263,9 @@ def photograph(lab, name):
 # --- on the small folder again
 
 
-def test_stepping_through_and_then_run_all(chromium, clone, small, by_make_run, tmp_path):
+def test_stepping_through_and_then_run_all(
+    fast_enough, chromium, clone, small, by_make_run, tmp_path
+):
     with (
         serving(clone, tmp_path / "jupyter", IMGS=str(small), OUT=str(tmp_path)) as server,
         browsing(chromium, server, tmp_path / "chromium", NOTEBOOK.name) as lab,
@@ -287,7 +289,7 @@ def test_stepping_through_and_then_run_all(chromium, clone, small, by_make_run, 
 
 
 def test_chinese_interrupted_and_run_on_then_restarted(
-    chromium, clone, small, by_make_run, tmp_path
+    fast_enough, chromium, clone, small, by_make_run, tmp_path
 ):
     with serving(clone, tmp_path / "jupyter", IMGS=str(small), OUT=str(tmp_path)) as server:
         server.set("@jupyterlab/translation-extension/plugin", locale="zh_CN")

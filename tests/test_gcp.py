@@ -635,7 +635,7 @@ fi
 
 
 @needs_root
-def test_a_machine_is_set_up_for_real(vm):
+def test_a_machine_is_set_up_for_real(fast_enough, vm):
     if shutil.disk_usage("/home").free < 10e9:
         pytest.skip("less than 10 GB are free for the set-up of a second user")
     with socket.socket() as s:

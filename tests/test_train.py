@@ -161,6 +161,7 @@ def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole
     assert launcher.wait(120) != 0
     keeps("a process is killed in training", said(out))
     assert not (out / "run.json").exists()
+    shutil.copytree(out, tmp_path / "copy")
 
     assert start(TWO, imgs, out).wait(LIMIT_S) == 0, said(out)
     assert "1 of 1 epochs of the head are done already." in said(out)
@@ -169,6 +170,14 @@ def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole
     for found in (again, first):  # the training loss is a running mean, which begins anew
         del found["epochs of all layers"][1]["training loss"]
     assert again == first
+
+    # One process may go on with what two have begun.
+    one = [*TORCHRUN, "--standalone", "--nproc-per-node=1", "-m", "tutorial.train"]
+    assert start(one, imgs, tmp_path / "copy").wait(LIMIT_S) == 0, said(tmp_path / "copy")
+    alone = figures(tmp_path / "copy")
+    assert len(alone["epochs of all layers"]) == 2
+    assert alone["epochs of all layers"][0] == first["epochs of all layers"][0]
+    assert alone["test, after the head"] == first["test, after the head"]
 
 
 def wait_until(condition, process):

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from fastai.distributed import DistributedDL
+from fastai.distributed import DistributedDL, DistributedTrainer
 from fastai.metrics import accuracy
 from fastai.torch_core import rank_distrib, set_seed
 from fastai.vision.augment import Resize, aug_transforms
@@ -217,15 +217,16 @@ def run(args, say):
     with learn.distrib_ctx(sync_bn=False, cpu=cpu):
         stages = train(learn, out, settings, say)
     if state.is_main_process:
-        part_company()
+        part_company(learn)
         say("\n" + write_report(learn, path, out, args.seed, stages, n))
         for *_, checkpoint in stages:
             checkpoint.unlink()
         say(f"Kept in {out}: report.md, run.json, learner.pkl and weights.safetensors.")
 
 
-def part_company():
+def part_company(learn):
     """Go on in the first process alone, and let fastai know that it is."""
+    learn.remove_cb(DistributedTrainer)  # fastai forgets to, where there was one process only
     PartialState().destroy_process_group()
     os.environ.pop("WORLD_SIZE", None)
 
