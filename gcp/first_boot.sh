@@ -53,6 +53,9 @@ except OSError:
 PYTHON
 }
 
+# Whether the server that answers is ours: an image's own Jupyter may let in whoever comes.
+ours_answers() { [ "$(answer "$token")" = 200 ] && [ "$(answer)" = 403 ]; }
+
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
 # Ubuntu's Python may lack the venv module. That is put in by apt; the image's Python stays as it is.
@@ -136,7 +139,7 @@ fi
 install_what_make_needs
 make -C "$project" --no-print-directory setup 2>&1 | tee -a "$log" >&2 ||
     fail "The set-up failed; the lines above say why, and $log keeps them."
-if [ "$(answer "$token")" != 200 ]; then
+if ! ours_answers; then
     look_at_gpu
     start
     for _ in $(seq 120); do
@@ -145,7 +148,7 @@ if [ "$(answer "$token")" != 200 ]; then
     done
 fi
 if [ "$(answer)" = 200 ]; then
-    systemctl --user disable --now doraemon-or-walle 2>/dev/null || kill "$(cat "$pid")"
+    systemctl --user disable --now doraemon-or-walle 2>/dev/null || kill "$(cat "$pid")" || true
     fail "JupyterLab lets in whoever comes, without the token: some setting here says so; stopped."
 fi
 [ "$(answer "$token")" = 200 ] || fail "JupyterLab does not answer; $HOME/jupyterlab.log says why."

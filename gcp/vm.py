@@ -96,9 +96,9 @@ def run(opts, *command, read=True, silent=True):
         stderr=subprocess.PIPE if silent else None,
     )
     if done.returncode:
-        said = (done.stderr or b"").decode(errors="replace").strip()[-900:]
+        said = (done.stderr or b"").decode(errors="replace").strip()
         ways = [way for words, way in WAYS_OUT.items() if re.search(words, said)]
-        raise Problem(f"{ways[0] if ways else 'That failed.'}\n\n{said}".strip())
+        raise Problem(f"{ways[0] if ways else 'That failed.'}\n\n{said[-900:]}".strip())
     return (done.stdout or b"").decode(errors="replace")
 
 
@@ -144,11 +144,12 @@ def ask(opts, question):
 def newest_family(text):
     """The image family to use, out of what `gcloud compute images list` prints.
 
-    PyTorch's before bare CUDA's, Ubuntu 24.04's before others, then the newest driver and version.
+    Ubuntu 24.04's before others, for its Python 3.12 (the tutorial needs 3.11 to 3.13); PyTorch's
+    before bare CUDA's; then the newest driver and version.
     """
     pattern = r"(?<!\S)((pytorch|common)-(?:(\d+)-(\d+)-)?cu\d+-ubuntu-(\d+)-nvidia-(\d+))(?!\S)"
     found = [
-        (kind == "pytorch", ubuntu == "2404", int(driver), int(major or 0), int(minor or 0), family)
+        (ubuntu == "2404", kind == "pytorch", int(driver), int(major or 0), int(minor or 0), family)
         for family, kind, major, minor, ubuntu, driver in re.findall(pattern, text)
         if int(driver) >= DRIVER
     ]
@@ -323,7 +324,10 @@ def status(opts):
         print(f"  disk {d['name']}, {zone_of(d)}, {d['sizeGb']} GB: {used}")
     if running:
         names = ", ".join(m["name"] for m in running)
-        print(f"COSTS MONEY: running {names}, and {len(disks)} disks. `stop` or `delete` ends it.")
+        print(
+            f"COSTS MONEY: running {names}, and {len(disks)} disks. After `stop` the disks still"
+            " cost; `delete` ends both."
+        )
     elif machines or disks:
         print(f"Nothing runs, but {len(disks)} disks still cost money until they are deleted.")
     else:
