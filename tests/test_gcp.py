@@ -723,9 +723,14 @@ def listeners(account, port):
     }
 
 
-# An image's own Jupyter, which lets in whoever comes, and what systemd knows of it.
+# An image's own Jupyter, which lets in whoever comes and takes a second to end, and what systemd
+# knows of it: `disable --now` returns once the service has ended.
 OPEN_SERVER = """
-import http.server, sys
+import http.server, signal, sys, time
+def end_slowly(*_):
+    time.sleep(1)
+    sys.exit()
+signal.signal(signal.SIGTERM, end_slowly)
 class Open(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -735,7 +740,10 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Open).serve_forever()
 ONE_SERVICE = """#!/bin/bash
 case $* in
 "is-active --quiet jupyter") test -s "$HOME/image.pid" ;;
-"disable --now jupyter") kill "$(cat "$HOME/image.pid")" ;;
+"disable --now jupyter")
+    kill "$(cat "$HOME/image.pid")"
+    while (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; do sleep 0.1; done
+    ;;
 *) exit 1 ;;
 esac
 """
@@ -782,6 +790,7 @@ def test_a_jupyter_without_token_is_not_taken_for_ours(known, public):  # noqa: 
             text=True,
         )
         if known:
+            assert done.returncode == 0, done.stderr
             assert "Stopping the image's own Jupyter" in done.stderr
             assert image.wait(60) is not None
             assert (status(port, done.stdout), status(port)) == (200, 403)
