@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
-from datetime import date
 from pathlib import Path
 
 import nbformat
@@ -29,10 +28,14 @@ import psutil
 from PIL import Image, ImageDraw
 from scipy import stats
 
-from bench.__main__ import ROOT, hardware
+from bench.report import ROOT, table, with_section
 from tools.run_notebook import RunError, execute, write
 
 REPORT = ROOT / "bench" / "endurance.md"
+START = (
+    "# Measured by `python -m bench.endurance`\n\nResident memory, looked at every 0.2 s; a MB is a"
+    " million bytes, and pages that processes share count in each."
+)
 TITLES = ("One Run All", "Run All again and again in one kernel", "A large folder")
 LIMIT = 3e9  # bytes that one Run All should stay under
 EVERY = 0.2  # seconds between two looks
@@ -278,12 +281,6 @@ def peak_sentence(watch):
     )
 
 
-def table(head, rows):
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
-
-
 def peak_section(watch, ids):
     """Return the section on one Run All, line by line."""
     top = sorted(per_cell(watch, ids), key=lambda row: -row[3])[:5]
@@ -340,19 +337,6 @@ def steady_sentence(watch, cell, id, seconds):
     )
 
 
-def with_section(text, title, lines, command):
-    """Return the report with one section put in, or in place of the one it had."""
-    sections = dict(re.findall(r"(?ms)^## (.+?)\n(.*?)(?=^## |\Z)", text))
-    said = f"`{command}`, {date.today()}. {hardware()}"
-    sections[title] = "\n".join([said, "", *lines])
-    start = (
-        "# Measured by `python -m bench.endurance`\n\nResident memory, looked at every"
-        f" {EVERY} s; a MB is a million bytes, and pages that processes share count in each."
-    )
-    parts = [f"## {one}\n\n{sections[one].strip()}" for one in TITLES if one in sections]
-    return "\n\n".join([start, *parts]) + "\n"
-
-
 def main(argv=None):
     """Measure one part, write its section of bench/endurance.md, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -393,7 +377,8 @@ def main(argv=None):
     if not args.small:
         words = " ".join(sys.argv[1:] if argv is None else argv)
         old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
-        write(REPORT, with_section(old, title, lines, f"python -m bench.endurance {words}".strip()))
+        command = f"python -m bench.endurance {words}".strip()
+        write(REPORT, with_section(old, START, TITLES, title, lines, command))
     return status
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastai.vision.all import PILImage, Resize, get_image_files
 
-from bench.__main__ import ROOT, hardware
+from bench.report import ROOT, hardware, table
 from tools.run_notebook import write
 from tutorial.start import check_folder
 
@@ -108,12 +108,6 @@ def gain(processes, link):
     compute = BATCH / RATE
     send = 2 * (processes - 1) / processes * GRADIENTS / link
     return processes * compute / (compute + send), processes * compute / max(compute, send)
-
-
-def table(head, rows):
-    """Return a Markdown table, line by line."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
 
 
 def spread(values):

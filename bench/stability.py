@@ -22,7 +22,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 
-from bench.__main__ import ROOT, hardware
+from bench.report import ROOT, hardware
 from tools.run_notebook import write
 from tutorial import wilson
 from tutorial.download import sha256

@@ -6,13 +6,16 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import nbformat
 import pytest
 from conftest import ROOT
 
-from bench import endurance, scale, stability
+from bench import __main__ as bench_all
+from bench import endurance, growth, limit, peers, report, scale, stability, start
 from tutorial import check_folder, check_images
 
 matplotlib.use("agg")
@@ -271,14 +274,15 @@ def test_a_drift_within_the_longest_cell_is_seen(step, word):
 
 
 def test_each_part_keeps_the_sections_of_the_others():
-    text = endurance.with_section("", endurance.TITLES[2], ["large"], "c")
-    text = endurance.with_section(text, endurance.TITLES[0], ["first try"], "a")
-    text = endurance.with_section(text, endurance.TITLES[0], ["second try"], "a")
-    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
-        endurance.TITLES[0],
-        endurance.TITLES[2],
+    text, titles = "", ("peak", "runs", "large")
+    for title, line in (("large", "20,000"), ("peak", "first try"), ("peak", "second try")):
+        text = report.with_section(text, "# Measured", titles, title, [line], "a command")
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# Measured",
+        "## peak",
+        "## large",
     ]
-    assert "large" in text and "second try" in text and "first try" not in text
+    assert "20,000" in text and "second try" in text and "first try" not in text
     assert "\n\n\n" not in text and text.count("\n\n## ") == 2
 
 
@@ -329,3 +333,155 @@ def test_the_command_of_each_way(monkeypatch, tmp_path):
     assert [threads for _, threads in asked] == ["1", "2", "1"]
     assert ["--nproc-per-node=2" in command for command, _ in asked] == [False, False, True]
     assert ["--seed=3" in command for command, _ in asked] == [False, True, True]
+
+
+# --- make bench
+
+
+def a_race(*seen, whole=100.0, steps=None):
+    """A run as bench.peers keeps it."""
+    return {"seen": list(seen), "steps": steps or {}, "whole": whole, "peak": 2_000_000_000}
+
+
+def test_the_race_is_to_the_others_best_accuracy():
+    ours = [a_race((10, 28, 33), (20, 31, 33), (30, 33, 33)), a_race((12, 20, 33), (24, 30, 33))]
+    theirs = [a_race((40, 25, 33), (80, 31, 33), (120, 31, 33)), a_race((36, 32, 33))]
+    assert peers.reached(ours[0]["seen"], 30) == 20
+    assert peers.reached(ours[0]["seen"], 34) is None
+    # In the second round we never come as far as they do.
+    assert peers.ratios(ours, theirs) == [80 / 20]
+    assert peers.accuracy(ours) == "95.5%; 33 of 33 is 90% to 100%"
+    assert peers.spread([3, 1, 2]) == "2 (1 to 3)"
+    assert peers.spread([1.5], "{:.1f}") == "1.5"
+
+
+def test_the_report_of_the_race():
+    ours = a_race((10, 28, 33), (20, 31, 33), steps={"Step 1": 2.0, "Step 2": 3.5})
+    runs = {name: [a_race((40, 25, 33), (90, 31, 33))] for name in peers.RACE}
+    lines = peers.section(runs | {peers.OURS: [ours]})
+    row = "| PyTorch's tutorial | 25 | 40 | 90 | 100 | 93.9%; 31 of 33 is 80% to 98% | 2,000 | "
+    assert any(line.startswith(row) for line in lines)
+    assert "| PyTorch's tutorial | 93.9% | 1 of 1 | 4.5 |" in lines
+    assert "| Step 2 | 3.5 |" in lines
+    lines = {
+        row.split(" | ")[0]: int(row.split(" | ")[-1][:-2]) for row in lines if " 2,000 " in row
+    }
+    assert lines[f"| {peers.OURS}"] < lines["| PyTorch's tutorial"]
+
+
+def test_lines_without_docstrings_comments_and_empty_ones():
+    code = (
+        '"""Title.\n\nMore.\n"""\n\nimport os  # counts\n\n\ndef f():\n    """Say."""\n    # no\n'
+    )
+    assert peers.lines_of(code + "    return 'a string'\n") == 3
+
+
+def test_the_race_runs_the_notebooks_own_cells(stored, monkeypatch):
+    monkeypatch.syspath_prepend(peers.RECIPES)
+    import part_one
+
+    cells = part_one.part_one()
+    sources = {cell.id: cell.source for cell in stored.cells}
+    assert all(sources[id] == code for id, _, code in cells)
+    assert cells[0][0] == "import" and cells[-1][1].startswith("Step 15")
+    assert set(peers.TRAINING) < {id for id, *_ in cells}
+    learn = part_one.changed(" ".join(sources["learn"].split()), part_one.OURS, "")
+    assert learn == "learn = vision_learner( dls, resnet34, metrics=accuracy )"
+    with pytest.raises(ValueError, match="once"):
+        part_one.changed("learn = 1", part_one.OURS, "")
+
+
+@pytest.mark.parametrize("name", ["pytorch_tutorial", "keras_guide", "hf_trainer"])
+def test_a_recipe_of_others_learns(name, tmp_path):
+    for package in {"keras_guide": ["keras"], "hf_trainer": ["transformers"]}.get(name, []):
+        pytest.importorskip(package, reason=f"{package} is missing; `make bench` puts it elsewhere")
+    endurance.small_folder(tmp_path / "imgs")
+    command = [sys.executable, peers.RECIPES / "run.py", name, "--imgs", tmp_path / "imgs"]
+    epochs = next(epochs for recipe, epochs in peers.RACE.values() if recipe == name)
+    command += ["--epochs", *("1" for _ in epochs), "--out", tmp_path / "notes.json"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    found = json.loads((tmp_path / "notes.json").read_text())
+    assert len(found["seen"]) == len(epochs)
+    assert all(0 <= right <= total == 8 for _, right, total in found["seen"])
+    assert 0 < found["seen"][0][0] < found["whole"]
+
+
+def test_the_limit_by_hand():
+    loader = type("Loader", (), {"bs": 16, "__len__": lambda self: 10})()
+    dls = SimpleNamespace(train=loader, valid_ds=range(32))
+    pieces = {"a look": 1.0, "a step of the head": 2.0, "a step of all layers": 4.0}
+    assert limit.limit(dls, pieces) == 2 * 10 * 2 + 3 * 10 * 4 + (2 + 3) * 2 * 1
+    text = "\n".join(limit.section([(260.0, 170.0, pieces), (170.0, 170.0, pieces)]))
+    assert "1.26 times as long (bar: 1.3, met)" in text and "| 260.0 | 170.0 | 1.53 |" in text
+    assert "| a step of the head | 2.000 | 50% |" in text
+    assert "NOT met" in limit.section([(260.0, 170.0, pieces)])[0]
+
+
+def test_the_limit_is_measured_on_the_notebooks_own_training(stored):
+    code = {cell.id: " ".join(cell.source.split()) for cell in stored.cells}
+    assert f"fit_one_cycle({limit.HEAD}, 3e-3)" in code["fit-head"]
+    assert f"fit_one_cycle({limit.ALL}, slice(1e-4, 1e-3))" in code["fit-all"]
+    assert limit.RATES == (3e-3, slice(1e-4, 1e-3))
+    source = " ".join(Path(limit.__file__).read_text().split())
+    for part in ("batch_tfms=aug_transforms(), bs=16, num_workers=0", "item_tfms=Resize(224)"):
+        assert part in code["dls"] and part in source
+    assert code["learn"].split("vision_learner(")[1].strip(" )") in source
+
+
+def test_copies_fill_a_folder_of_any_size(tmp_path):
+    growth.copies(tmp_path, 40, 20)
+    counts = check_folder(tmp_path)
+    assert [len(counts[split]) for split in ("train", "valid")] == [20, 20]
+    assert [sum(counts[split].values()) for split in ("train", "valid")] == [40, 20]
+    first = sorted((tmp_path / "train").rglob("*.jpg"))[0]
+    assert first.read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_growth_is_flat_or_not():
+    run = {"load": 0.5, "seconds": 30.0, "pictures": 300, "peak": 10**9}
+    found = {(300, 2): run, (3000, 2): {**run, "seconds": 330.0, "pictures": 3000}}
+    lines = growth.section(found)
+    assert "flat: at most 5% from their median" in lines[0] and "NOT" not in lines[0]
+    assert "| 3,000 | 2 | 0.5 | 330 | 110.0 | 1,000 |" in lines
+    found[20000, 2] = {**run, "seconds": 3000.0, "pictures": 20000}
+    assert "NOT flat: at most 36%" in growth.section(found)[0]
+
+
+SAID = """import time: self [us] | cumulative | imported package
+import time:       100 |        100 |     torch._C
+import time:    500000 |     500100 |   torch
+import time:     20000 |     520100 | fastai.vision.all
+import time:      3000 |       3000 | json
+"""
+
+
+def test_imports_are_summed_up_by_package():
+    spent = start.import_times(SAID)
+    assert (spent["torch"], spent["fastai"], spent["all else"]) == (0.5001, 0.02, 0.003)
+    lines = start.section(spent, 0.1, 8.0, 1.5, {"cold": (60.0, 12.0)})
+    assert lines[0].startswith("Plain Python starts and ends in 0.1 s; with")
+    assert "| torch | 0.50 |" in lines and "| cold | 60 | 12 | 72 |" in lines
+
+
+def test_a_command_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="on purpose"):
+        start.seconds_of([sys.executable, "-c", "raise SystemExit('on purpose')"])
+    assert start.seconds_of([sys.executable, "-c", "pass"]) > 0
+
+
+def test_each_part_writes_its_section_as_it_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_all, "REPORT", tmp_path / "results.md")
+    monkeypatch.setattr(limit, "measure", lambda rounds, tell: tell([f"{rounds} rounds"]))
+
+    def interrupted(rounds, tell):
+        tell(["the first half"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(growth, "measure", interrupted)
+    assert bench_all.main(["--parts", "limit", "--rounds", "2"]) == 0
+    assert bench_all.main(["--parts", "growth", "start"]) == 130
+    text = bench_all.REPORT.read_text()
+    assert "`python -m bench --parts limit --rounds 2`" in text and "2 rounds" in text
+    assert "the first half" in text and bench_all.TITLES["start"] not in text
+    with pytest.raises(SystemExit):
+        bench_all.main(["--rounds", "0"])

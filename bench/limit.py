@@ -1,0 +1,174 @@
+"""The notebook's training cells against the same arithmetic and nothing else.
+
+The bare loop pushes pictures that lie in memory already through the same network in the same
+precision: forward and backward, no reading, no augmentation, no optimizer, no metrics. What
+training takes beyond it is what could be saved at most.
+"""
+
+import statistics
+import time
+
+import torch
+from fastai.torch_core import default_device
+from fastai.vision.all import (
+    ImageDataLoaders,
+    Resize,
+    accuracy,
+    aug_transforms,
+    set_seed,
+    vision_learner,
+)
+
+from bench.report import ROOT, table
+from tutorial import StillBatchNorm, native_precision, resnet34
+from tutorial.precision import best_dtype
+
+HEAD, ALL = 2, 3  # epochs, as the notebook trains
+RATES = 3e-3, slice(1e-4, 1e-3)
+BAR = 1.3  # times the bare loop
+STEPS = 3  # of each kind that the bare loop takes; the middle one counts
+
+
+def loaders():
+    """Return the notebook's data loaders."""
+    return ImageDataLoaders.from_folder(
+        ROOT / "imgs",
+        valid="valid",
+        item_tfms=Resize(224),
+        batch_tfms=aug_transforms(),
+        bs=16,
+        num_workers=0,
+    )
+
+
+def learner(dls):
+    """Return the notebook's learner."""
+    return vision_learner(
+        dls,
+        resnet34,
+        metrics=accuracy,
+        train_bn=False,
+        cbs=[native_precision(), StillBatchNorm],
+    )
+
+
+def train(dls):
+    """Train as the notebook does, and return the seconds."""
+    set_seed(42, reproducible=True)
+    learn = learner(dls)
+    with learn.no_bar(), learn.no_logging():
+        start = time.perf_counter()
+        learn.fit_one_cycle(HEAD, RATES[0])
+        learn.unfreeze()
+        learn.fit_one_cycle(ALL, RATES[1])
+        return time.perf_counter() - start
+
+
+def clock(do, times=STEPS):
+    """Return the typical seconds of something, after one time that does not count."""
+    taken = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        do()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
+
+
+def bare(dls):
+    """Measure the pieces of training one by one, on one batch.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds of a step of the head, of a step of all layers, and of a look without gradients;
+        of reading a batch, of augmenting it, and of the optimizer's step.
+    """
+    device = default_device()
+    learn = learner(dls)
+    x, y = dls.train.one_batch()
+    x = x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
+    y = y.as_subclass(torch.Tensor)
+    model = learn.model.to(device, memory_format=torch.channels_last).train()
+    model[0].eval()  # batch norms keep their averages
+    dtype = best_dtype(device)
+
+    def forward():
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return model(x)
+
+    def step():
+        loss = torch.nn.functional.cross_entropy(forward().float(), y)
+        loss.backward()
+        loss.item()  # a GPU works in the background: wait for it
+
+    def look():
+        with torch.no_grad():
+            forward().sum().item()
+
+    found = {"a look": clock(look)}
+    learn.freeze()
+    found["a step of the head"] = clock(step)
+    learn.unfreeze()
+    found["a step of all layers"] = clock(step)
+    found["the optimizer's step"] = clock(learn.opt.step)
+    learn.opt.zero_grad()
+    items = [dls.train.dataset[i] for i in range(dls.train.bs)]
+    found["reading a batch"] = clock(
+        lambda: [dls.train.after_item(dls.train.create_item(i)) for i in range(dls.train.bs)]
+    )
+    batch = dls.train.before_batch([dls.train.after_item(item) for item in items])
+    batch = dls.train.create_batch(batch)
+    found["augmenting a batch"] = clock(lambda: dls.train.after_batch(batch))
+    return found
+
+
+def limit(dls, pieces):
+    """Work out the seconds that the bare loop would take for all epochs, validation included."""
+    steps, looks = len(dls.train), len(dls.valid_ds) / dls.train.bs
+    head, whole = pieces["a step of the head"], pieces["a step of all layers"]
+    return HEAD * steps * head + ALL * steps * whole + (HEAD + ALL) * looks * pieces["a look"]
+
+
+def section(rounds):
+    """Return the section of the report, line by line.
+
+    Parameters
+    ----------
+    rounds : list of (float, float, dict)
+        Seconds of training, of the bare loop, and of the pieces.
+    """
+    times = [training / least for training, least, _ in rounds]
+    middle = statistics.median(times)
+    rows = [
+        (f"{training:.1f}", f"{least:.1f}", f"{training / least:.2f}")
+        for training, least, _ in rounds
+    ]
+    pieces = {
+        name: statistics.median(found[name] for _, _, found in rounds) for name in rounds[0][2]
+    }
+    whole = pieces["a step of all layers"]
+    return [
+        f"{HEAD} epochs of the head and {ALL} of all layers, with validation, against the bare"
+        f" loop: {middle:.2f} times as long (bar: {BAR}, {'met' if middle <= BAR else 'NOT met'}).",
+        "",
+        *table(("training, s", "bare loop, s", "times"), rows),
+        "",
+        "The pieces, for one batch of 16 pictures:",
+        "",
+        *table(
+            ("piece", "s", "of a step of all layers"),
+            [(name, f"{s:.3f}", f"{s / whole:.0%}") for name, s in pieces.items()],
+        ),
+    ]
+
+
+def measure(rounds, tell):
+    """Measure so many rounds; `tell` gets the section after each."""
+    dls, found = loaders(), []
+    for n in range(rounds):
+        pieces = bare(dls)
+        found.append((train(dls), limit(dls, pieces), pieces))
+        print(
+            f"round {n + 1}: training {found[-1][0]:.1f} s, bare {found[-1][1]:.1f} s", flush=True
+        )
+        tell(section(found))

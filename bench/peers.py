@@ -1,0 +1,217 @@
+"""The notebook's Part I against what a learner would otherwise run, on the same pictures and body.
+
+Each recipe runs in a process of its own, all in turns, so that a busy machine slows all alike; a
+round has the same seed for all. The figures to read are the ratios.
+"""
+
+import ast
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.report import ROOT, table
+from tutorial import wilson
+
+RECIPES = ROOT / "bench" / "recipes"
+HOME = ROOT / "out" / "peers"  # an environment with what the peers need
+OURS = "the notebook, Part I"
+STOCK = "stock fastai, the same cells"
+# Name: file, and epochs (of the head and of all layers, or of all layers alone).
+RACE = {
+    OURS: ("part_one", (2, 3)),
+    STOCK: ("stock_fastai", (2, 3)),
+    "PyTorch's tutorial, our epochs": ("pytorch_tutorial", (5,)),
+    "Keras' guide, our epochs": ("keras_guide", (2, 3)),
+    "Transformers' guide, our epochs": ("hf_trainer", (5,)),
+    "Transformers' guide": ("hf_trainer", (3,)),
+    "PyTorch's tutorial": ("pytorch_tutorial", (25,)),
+    "Keras' guide": ("keras_guide", (20, 10)),
+}
+# The notebook's cells that train; the others look at pictures, answers and curves.
+TRAINING = ("import", "hello", "dls", "learn", "fit-head", "rates", "fit-all")
+
+
+def peers_python():
+    """Return the Python of an environment with the peers' packages on top of ours; made once.
+
+    A line in a .pth file lets it see the packages of this environment, so PyTorch is not installed
+    a second time, and pip adds only what is missing.
+    """
+    python = HOME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = (RECIPES / "requirements.txt").read_text(encoding="utf-8")
+    mark = HOME / "requirements.txt"
+    if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
+        return python
+    print("Installing what the peers need into out/peers ...", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", HOME], check=True)
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    there = Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
+    ours = next(Path(p) for p in sys.path if (Path(p) / "torch").is_dir())
+    (there / "ours.pth").write_text(f"{ours}\n", encoding="utf-8")
+    pip = [python, "-m", "pip", "install", "--quiet", "-r", RECIPES / "requirements.txt"]
+    subprocess.run(pip, check=True)
+    mark.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def run(name, seed, python, imgs=ROOT / "imgs"):
+    """Train by one recipe in a process of its own.
+
+    Returns
+    -------
+    dict
+        seen (list of seconds since the process began, right, total), steps (seconds by heading),
+        whole (seconds) and peak (bytes or None).
+    """
+    recipe, epochs = RACE[name]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "notes.json"
+        command = [python, RECIPES / "run.py", recipe, "--imgs", imgs, "--seed", seed]
+        command += ["--epochs", *epochs, "--out", out]
+        done = subprocess.run(
+            [str(word) for word in command], cwd=folder, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"{name} failed:\n{done.stderr}")
+        return json.loads(out.read_text(encoding="utf-8"))
+
+
+def lines_of(code):
+    """Count the lines of a program without docstrings, comments and empty ones."""
+    tree, told = ast.parse(code), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
+            told |= set(range(node.lineno, node.end_lineno + 1))
+    lines = [line.strip() for n, line in enumerate(code.splitlines(), 1) if n not in told]
+    return sum(bool(line) and not line.startswith("#") for line in lines)
+
+
+def lines_to_read(name):
+    """Count the lines that a learner reads until the network is trained."""
+    recipe, _ = RACE[name]
+    if name in (OURS, STOCK):
+        sys.path.insert(0, str(RECIPES))
+        from part_one import part_one
+
+        return sum(lines_of(code) for id, _, code in part_one() if id in TRAINING)
+    return lines_of((RECIPES / f"{recipe}.py").read_text(encoding="utf-8"))
+
+
+def reached(seen, right):
+    """Return the seconds until so many answers were right for the first time, or None."""
+    return next((seconds for seconds, found, _ in seen if found >= right), None)
+
+
+def best(seen):
+    """Return the most right answers of a run."""
+    return max(right for _, right, _ in seen)
+
+
+def spread(values, form="{:.0f}"):
+    """Say median, least and most: "12 (10 to 15)"."""
+    values = sorted(values)
+    middle, low, high = (form.format(v) for v in (statistics.median(values), values[0], values[-1]))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
+
+
+def accuracy(runs):
+    """Say the accuracy of all runs together at their end, and the interval of the middle one."""
+    last = sorted(run["seen"][-1][1] for run in runs)
+    total, middle = runs[0]["seen"][-1][2], last[len(last) // 2]
+    low, high = wilson(middle, total)
+    mean = statistics.mean(last) / total
+    return f"{mean:.1%}; {middle} of {total} is {low:.0%} to {high:.0%}"
+
+
+def ratios(ours, theirs):
+    """Return, round by round, how many times sooner we are at the best accuracy of another.
+
+    Where we never come so far in a round, it has none.
+    """
+    found = []
+    for our, their in zip(ours, theirs, strict=False):  # the last round may not be over
+        goal = best(their["seen"])
+        if (sooner := reached(our["seen"], goal)) is not None:
+            found.append(reached(their["seen"], goal) / sooner)
+    return found
+
+
+def section(runs):
+    """Return the section of the report, line by line.
+
+    Parameters
+    ----------
+    runs : dict of str to list of dict
+        The rounds of each recipe, from `run`.
+    """
+    rounds = len(runs[OURS])
+    rows, races = [], []
+    for name, found in runs.items():
+        epochs = " + ".join(map(str, RACE[name][1]))
+        to_best = [reached(run["seen"], best(run["seen"])) for run in found]
+        peaks = [run["peak"] / 1e6 for run in found if run["peak"]]
+        rows.append(
+            (
+                name,
+                epochs,
+                spread([run["seen"][0][0] for run in found]),
+                spread(to_best),
+                spread([run["whole"] for run in found]),
+                accuracy(found),
+                spread(peaks, "{:,.0f}") if peaks else "-",
+                lines_to_read(name),
+            )
+        )
+        if name != OURS:
+            sooner = ratios(runs[OURS], found)
+            goal = statistics.mean(best(r["seen"]) / r["seen"][0][2] for r in found)
+            races.append(
+                (
+                    name,
+                    f"{goal:.1%}",
+                    f"{len(sooner)} of {len(found)}",
+                    spread(sooner, "{:.1f}") if sooner else "-",
+                )
+            )
+    head = ("recipe", "epochs", "s, first accuracy", "s, best accuracy", "s, whole")
+    head += ("accuracy at the end", "peak MB", "lines")
+    steps = {
+        heading: [run["steps"][heading] for run in runs[OURS]] for heading in runs[OURS][0]["steps"]
+    }
+    return [
+        f"Rounds: {rounds}, each with a seed of its own. Seconds are since the process began,"
+        " median (least to most); Part I's include its figures, tables and estimates. Accuracy at"
+        " the end: mean over the rounds, and the middle round with its 95 % interval. Peak: of the"
+        " process itself, without the workers that read pictures for some. Lines: of code, up to"
+        " the trained network; for the notebook those of the cells that train.",
+        "",
+        *table(head, rows),
+        "",
+        "How many times sooner the notebook is at the other's best accuracy. Many epochs are many"
+        f" chances at {runs[OURS][0]['seen'][0][2]} pictures, so a best accuracy flatters whoever"
+        " looks often.",
+        "",
+        *table(("than", "its best, mean", "reached in rounds", "times sooner"), races),
+        "",
+        "Part I, step by step, as plain Python runs it (a kernel's start is measured below):",
+        "",
+        *table(("step", "s"), [(step, spread(s, "{:.1f}")) for step, s in steps.items()]),
+    ]
+
+
+def measure(rounds, tell):
+    """Run all recipes so many times in turns; `tell` gets the section after each of them."""
+    python, runs = peers_python(), {}
+    for seed in range(rounds):
+        for name in RACE:
+            found = run(name, seed, python)
+            runs.setdefault(name, []).append(found)
+            right, total = found["seen"][-1][1:]
+            print(
+                f"round {seed + 1}, {name}: {right} of {total}, {found['whole']:.0f} s", flush=True
+            )
+            tell(section(runs))

@@ -1,0 +1,64 @@
+"""What all reports of bench share: the hardware's line, tables, and sections of their own."""
+
+import platform
+import re
+from datetime import date
+from pathlib import Path
+
+import fastai
+import torch
+
+from tutorial import describe_device
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def processor():
+    """Return the processor's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0].split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def hardware():
+    """Return a line that says what was measured on, and with which versions."""
+    device, precision = describe_device()
+    return (
+        f"Hardware: {processor()}; {device}; precision {precision}."
+        f" Python {platform.python_version()}, fastai {fastai.__version__},"
+        f" PyTorch {torch.__version__.split('+')[0]}. Body: bundled."
+    )
+
+
+def table(head, rows):
+    """Return a Markdown table, line by line."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+def with_section(text, start, titles, title, lines, command):
+    """Return a report with one section put in, or in place of the one it had.
+
+    Parameters
+    ----------
+    text : str
+        The report as it was, or "".
+    start : str
+        What stands above the sections.
+    titles : sequence of str
+        Of all sections, in their order.
+    title : str
+        Of the section to put in.
+    lines : list of str
+        That section.
+    command : str
+        What it was measured by.
+    """
+    sections = dict(re.findall(r"(?ms)^## (.+?)\n(.*?)(?=^## |\Z)", text))
+    said = f"`{command}`, {date.today()}. {hardware()}"
+    sections[title] = "\n".join([said, "", *lines])
+    parts = [f"## {one}\n\n{sections[one].strip()}" for one in titles if one in sections]
+    return "\n\n".join([start, *parts]) + "\n"

@@ -1,0 +1,141 @@
+"""How long it takes until something is on the screen: imports, a kernel, and the set-up."""
+
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.report import ROOT, table
+
+IMPORTS = "import tutorial\nfrom fastai.vision.all import *\nfrom tutorial import *\n"
+KERNEL = """
+import sys
+from jupyter_client.manager import start_new_kernel
+start_new_kernel(kernel_name="python3")[0].shutdown_kernel(now=True)
+"""
+# What Python loads one inside the other: a package's time is without that of the packages below it.
+PACKAGES = ("torch", "torchvision", "fastai", "pandas", "scipy", "sklearn", "matplotlib")
+# Runs the notebook's cells up to the first picture, in the project that it is called in.
+FIRST_PICTURE = """
+import sys, nbformat
+sys.path.insert(0, "tools")
+from run_notebook import execute
+nb = nbformat.read("demo.ipynb", as_version=4)
+ids = [cell.id for cell in nb.cells]
+nb.cells = nb.cells[: ids.index("batch") + 1]
+execute(nb)
+assert any("image/png" in out.get("data", {}) for out in nb.cells[-1].outputs)
+"""
+
+
+def seconds_of(command, **how):
+    """Run a command and return its seconds.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails, with what it said.
+    """
+    start = time.perf_counter()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, **how)
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
+    return time.perf_counter() - start
+
+
+def import_times(said):
+    """Sum up what `python -X importtime` said, by package.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds of each of `PACKAGES`, without what each loads of others, and "all else".
+    """
+    spent = dict.fromkeys([*PACKAGES, "all else"], 0.0)
+    for own, name in re.findall(r"(?m)^import time: +(\d+) \| +\d+ \| *(\S+)", said):
+        top = name.split(".")[0]
+        spent[top if top in PACKAGES else "all else"] += int(own) / 1e6
+    return spent
+
+
+def imports(rounds):
+    """Return the seconds of the imports by package in a typical round, and of a kernel's start."""
+    found = []
+    for _ in range(rounds):
+        said = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", IMPORTS],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stderr
+        found.append(import_times(said))
+    typical = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    nothing = [seconds_of([sys.executable, "-c", "pass"]) for _ in range(rounds)]
+    whole = [seconds_of([sys.executable, "-c", IMPORTS], cwd=ROOT) for _ in range(rounds)]
+    kernel = [seconds_of([sys.executable, "-c", KERNEL], cwd=ROOT) for _ in range(rounds)]
+    return typical, *(statistics.median(times) for times in (nothing, whole, kernel))
+
+
+def set_up():
+    """Measure a fresh clone up to the first picture, without and with what pip and uv keep.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        For "cold" and "warm": seconds of `make setup`, and from there to the first picture.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        kept = {"PIP_CACHE_DIR": str(folder / "pip"), "UV_CACHE_DIR": str(folder / "uv")}
+        env = {**os.environ, **kept, "BODY": "bundled", "OUT": str(folder / "out")}
+        env.pop("VIRTUAL_ENV", None)
+        for way in ("cold", "warm"):
+            clone = folder / way
+            seconds_of(["git", "clone", "--quiet", str(ROOT), str(clone)])
+            make = seconds_of(["make", "setup"], cwd=clone, env=env)
+            python = clone / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+            first = seconds_of([str(python), "-c", FIRST_PICTURE], cwd=clone, env=env)
+            found[way] = make, first
+            shutil.rmtree(clone)
+    return found
+
+
+def section(typical, nothing, whole, kernel, clones=None):
+    """Return the section of the report, line by line."""
+    top = sorted(typical.items(), key=lambda pair: -pair[1])
+    lines = [
+        f"Plain Python starts and ends in {nothing:.1f} s; with the first cell's imports it takes"
+        f" {whole:.1f} s. A kernel that does nothing starts in {kernel:.1f} s.",
+        "",
+        "Where the imports' time goes, by Python's own measure (which itself costs some), each"
+        " package without the others that it loads:",
+        "",
+        *table(("package", "s"), [(name, f"{s:.2f}") for name, s in top]),
+    ]
+    if clones:
+        rows = [
+            (way, f"{make:.0f}", f"{first:.0f}", f"{make + first:.0f}")
+            for way, (make, first) in clones.items()
+        ]
+        lines += [
+            "",
+            "A fresh clone, until the notebook shows its first picture (step 3), the index as fast"
+            " as it was that day: cold, with nothing downloaded; warm, with what the set-up keeps.",
+            "",
+            *table(("", "s, set-up", "s, to the first picture", "s, together"), rows),
+        ]
+    return lines
+
+
+def measure(rounds, tell):
+    """Measure, and hand the section to `tell`."""
+    found = imports(rounds)
+    tell(section(*found))
+    tell(section(*found, set_up()))
