@@ -1,4 +1,4 @@
-"""Measure the notebook's speed; `make bench` does all of it, and takes an hour or two.
+"""Measure the notebook's speed; `make bench` does all of it, and takes hours on a CPU.
 
     python -m bench                           all parts, three rounds each
     python -m bench --parts limit start       some of them

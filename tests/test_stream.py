@@ -39,7 +39,6 @@ def folder(tmp_path_factory):
             for i in range(many):
                 pixels = rng.normal(colour, 40, (64, 80, 3)).clip(0, 255).astype("uint8")
                 Image.fromarray(pixels).save(place / f"{label}.{i}.jpg")
-    (root / "shards").mkdir()
     pack = cells()[0]
     assert pack.count("maxsize=3e8") == 1
     done = subprocess.run(

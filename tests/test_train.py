@@ -37,15 +37,18 @@ LIMIT_S = 900
 
 @pytest.fixture(scope="module")
 def imgs(tmp_path_factory):
-    """Some of the project's own pictures, made small: 17 to train on, 8 to check on, 6 to test."""
+    """Some of the project's own pictures, made small: 17 to train on, 9 to check on, 6 to test.
+
+    Both are odd, so that two processes can't share them evenly.
+    """
     root = tmp_path_factory.mktemp("imgs")
     files = [
         file
-        for split, many in (("train", 9), ("valid", 4))
+        for split, many in (("train", 9), ("valid", 5))
         for label in ("doraemon", "walle")
         for file in sorted((ROOT / "imgs" / split / label).glob("*.jpg"))[:many]
     ]
-    for file in [*files[1:], *sorted((ROOT / "imgs" / "test").glob("*.jpg"))]:
+    for file in [*files[1:-1], *sorted((ROOT / "imgs" / "test").glob("*.jpg"))]:
         picture = Image.open(file)
         picture.thumbnail((160, 160))
         target = root / file.relative_to(ROOT / "imgs")
@@ -101,7 +104,7 @@ def test_the_report_tells_what_the_record_holds(whole, imgs):
     assert text in said(whole)
     for name in ("the head", "all layers"):
         counted = record["figures"][f"validation, after {name}"]
-        assert f"After {name}: {counted['right']} of 8 right" in text
+        assert f"After {name}: {counted['right']} of 9 right" in text
         for epoch in record["figures"][f"epochs of {name}"]:
             assert f"| {epoch['training loss']:.4f} | {epoch['validation loss']:.4f} |" in text
     rows = record["figures"]["test, after all layers"]["rows"]
@@ -129,6 +132,11 @@ def test_two_processes_leave_a_learner_that_one_can_use(whole, imgs):
     guesses = [learn.dls.vocab[i] for i in probs.argmax(1)]
     right = sum(guess == file.parent.name for guess, file in zip(guesses, valid, strict=True))
     assert right == found["validation, after all layers"]["right"]
+    # ... and those that fill up their shares not twice: each accuracy is a whole number of ninths.
+    epochs = found["epochs of the head"] + found["epochs of all layers"]
+    ninths = [epoch["accuracy"] * 9 for epoch in epochs]
+    assert ninths == pytest.approx([round(n) for n in ninths], abs=1e-4)
+    assert any(0 < n < 9 for n in ninths)  # else this has shown nothing
 
 
 def test_only_results_are_left(whole):
@@ -150,37 +158,58 @@ def test_a_finished_training_is_not_overwritten(whole, imgs):
     assert {file: file.stat().st_mtime_ns for file in whole.iterdir()} == before
 
 
-def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole, imgs, tmp_path):
-    out = tmp_path / "out"
-    launcher = start(TWO, imgs, out)
-    wait_until(lambda: "epoch 1 of 2 of all layers" in said(out), launcher)
+def kill(rank, out, launcher):
+    """Kill one of two processes, and see what is said."""
     ranks = {
         child.environ().get("RANK"): child for child in psutil.Process(launcher.pid).children()
     }
-    ranks["1"].kill()
+    ranks[rank].kill()
     assert launcher.wait(120) != 0
     keeps("a process is killed in training", said(out))
     assert not (out / "run.json").exists()
+
+
+def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole, imgs, tmp_path):
+    out = tmp_path / "out"
+    launcher = start(TWO, imgs, out)
+    wait_until(lambda: "epoch 1 of 1 of the head" in said(out), launcher)
+    kill("0", out, launcher)
+    half = out / ".all.checkpoint.123.part"  # as a kill leaves that comes while it is written
+    half.touch()
+
+    launcher = start(TWO, imgs, out)
+    wait_until(lambda: "epoch 1 of 2 of all layers" in said(out), launcher)
+    assert "1 of 1 epochs of the head are done already." in said(out)
+    assert not half.exists()
+    kill("1", out, launcher)
     shutil.copytree(out, tmp_path / "copy")
 
     assert start(TWO, imgs, out).wait(LIMIT_S) == 0, said(out)
     assert "1 of 1 epochs of the head are done already." in said(out)
     assert "1 of 2 epochs of all layers are done already." in said(out)
-    again, first = figures(out), figures(whole)
-    for found in (again, first):  # the training loss is a running mean, which begins anew
-        del found["epochs of all layers"][1]["training loss"]
-    assert again == first
+    assert figures(out) == figures(whole)
 
     # One process may go on with what two have begun.
     one = [*TORCHRUN, "--standalone", "--nproc-per-node=1", "-m", "tutorial.train"]
     assert start(one, imgs, tmp_path / "copy").wait(LIMIT_S) == 0, said(tmp_path / "copy")
-    alone = figures(tmp_path / "copy")
+    alone, first = figures(tmp_path / "copy"), figures(whole)
     assert len(alone["epochs of all layers"]) == 2
     assert alone["epochs of all layers"][0] == first["epochs of all layers"][0]
     guesses = [
         [row["guess"] for row in found["test, after the head"]["rows"]] for found in (alone, first)
     ]
     assert guesses[0] == guesses[1]  # not to the last digit: one process has more threads
+
+
+def test_a_damaged_picture_is_named_by_the_process_that_meets_it(imgs, tmp_path):
+    damaged = tmp_path / "imgs"
+    shutil.copytree(imgs, damaged)
+    last = sorted((damaged / "valid").rglob("*.jpg"))[-1]  # in the share of the second process
+    last.write_bytes(last.read_bytes()[:-500])
+    out = tmp_path / "out"
+    assert start(TWO, damaged, out).wait(LIMIT_S) != 0
+    keeps("a damaged picture in one process' share", said(out))
+    assert said(out).count(f"{last}: truncated") == 1
 
 
 def wait_until(condition, process):
@@ -263,7 +292,7 @@ for _ in range(2):
 """
 
 
-def test_every_picture_is_seen_once_an_epoch(imgs, tmp_path):
+def test_no_picture_is_left_out_of_an_epoch(imgs, tmp_path):
     (tmp_path / "read.py").write_text(READ)
     done = subprocess.run(
         [*TORCHRUN, "--standalone", "--nproc-per-node=2", tmp_path / "read.py", imgs],
@@ -306,6 +335,32 @@ def test_no_batch_is_a_single_picture(tmp_path):
     keeps("fewer pictures than the processes need", str(error.value))
 
 
+def test_the_pictures_have_the_same_numbers_on_every_machine(imgs, monkeypatch):
+    here, walk = train.load(imgs, 8, 1), os.walk
+
+    def otherwise(*args, **how):
+        for folder, folders, files in walk(*args, **how):
+            folders.sort(reverse=True)
+            yield folder, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", otherwise)
+    there = train.load(imgs, 8, 1)
+    assert here.train_ds.items == there.train_ds.items
+    assert here.valid_ds.items == there.valid_ds.items
+    assert list(here.vocab) == list(there.vocab)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for gpus in (0, 3, 4):
+        monkeypatch.setattr(train.torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        train.check_gpus()
+    monkeypatch.setattr(train.torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TutorialError) as error:
+        train.check_gpus()
+    keeps("more processes than GPUs", str(error.value))
+
+
 def test_machines_with_other_pictures_are_found_out(imgs, monkeypatch):
     dls = train.load(imgs, 8, 1)
     mine = train.fingerprint(imgs, dls)
@@ -313,8 +368,12 @@ def test_machines_with_other_pictures_are_found_out(imgs, monkeypatch):
     with pytest.raises(TutorialError) as error:
         train.fingerprint(imgs, dls)
     keeps("other pictures on another machine", str(error.value))
-    dls.valid_ds.items.pop()
+    dls.valid_ds.items.reverse()
     monkeypatch.setattr(train, "gather_object", list)
+    assert train.fingerprint(imgs, dls) != mine  # the order counts too
+    dls.valid_ds.items.reverse()
+    assert train.fingerprint(imgs, dls) == mine
+    dls.valid_ds.items.pop()
     assert train.fingerprint(imgs, dls) != mine
 
 
@@ -327,17 +386,18 @@ def learner():
     return synth_learner()
 
 
-def fit(learn, file, lines, seed=1, stop_after=3):
+def fit(learn, file, lines, mean=(0, 0.0), seed=1, stop_after=3):
     """Train for three epochs from where `lines` end, with a checkpoint after each epoch."""
 
     def tell(lines):
         if len(lines) == stop_after:
             raise CancelFitException
 
-    keep = Checkpoint(file, {"seed": seed}, lines, tell)
+    keep = Checkpoint(file, {"seed": seed}, lines, tell, mean)
     with learn.no_logging(), learn.no_bar():
         learn.fit_one_cycle(3, 0.1, start_epoch=len(lines), cbs=[SeedEachEpoch("1"), keep])
-    return [number.item() for number in learn.model.parameters()]
+    losses = [loss for loss, *_ in lines]
+    return [number.item() for number in learn.model.parameters()], losses
 
 
 def test_a_checkpoint_holds_all_that_is_needed_to_go_on(tmp_path):
@@ -349,8 +409,40 @@ def test_a_checkpoint_holds_all_that_is_needed_to_go_on(tmp_path):
         assert len(saved["lines"]) == after
         again = learner()
         take_up(again, saved)
-        assert fit(again, file, saved["lines"]) == whole
+        assert fit(again, file, saved["lines"], saved["mean"]) == whole
         assert len(read_checkpoint(file, {"seed": 1})["lines"]) == 3
+
+
+FIND = """
+import os, sys
+from pathlib import Path
+from accelerate import PartialState
+from tutorial.checkpoint import read_checkpoint
+rank = PartialState(cpu=True).process_index
+os.environ["LOCAL_RANK"] = "0"  # each is on a machine of its own
+found = read_checkpoint(Path(sys.argv[1 + rank]), {"seed": 1})
+print(f"{len(found['lines'])} epochs\\n", end="", flush=True)
+"""
+
+
+def test_the_machine_that_has_most_of_a_training_gives_it_to_the_others(tmp_path):
+    (tmp_path / "find.py").write_text(FIND)
+    files = [tmp_path / "machine-1" / "file", tmp_path / "machine-2" / "file"]
+    for file, epochs in zip(files, (1, 2), strict=True):
+        fit(learner(), file, [], stop_after=epochs)
+    for _ in range(2):
+        done = subprocess.run(
+            [*TORCHRUN, "--standalone", "--nproc-per-node=2", tmp_path / "find.py", *files],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["2 epochs"] * 2
+        # The first process has a copy now, so it can judge and go on alone.
+        assert len(read_checkpoint(files[0], {"seed": 1})["lines"]) == 2
+        files[0].unlink()
 
 
 def test_no_checkpoint_is_no_error(tmp_path):

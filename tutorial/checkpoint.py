@@ -1,10 +1,11 @@
 """Go on after a training that was stopped, as if it had not been, at the last whole epoch."""
 
+import os
 import random
 import time
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from fastai.callback.core import Callback
 from fastai.torch_core import get_model, rank_distrib, set_seed, to_device
 from fastcore.foundation import L
@@ -49,6 +50,9 @@ class Checkpoint(Callback):
         Training loss, validation loss, accuracy and seconds of each epoch so far; grows.
     tell : callable
         Called with `lines` after each epoch.
+    mean : (int, float), optional
+        The running mean of the training loss, as fastai's recorder had it after the last epoch:
+        number of steps, and value before its correction for so few of them.
 
     Raises
     ------
@@ -58,8 +62,13 @@ class Checkpoint(Callback):
 
     order = 65  # after fastai's recorder
 
-    def __init__(self, file, settings, lines, tell):
+    def __init__(self, file, settings, lines, tell, mean=(0, 0.0)):
         self.file, self.settings, self.lines, self.tell = file, settings, lines, tell
+        self.mean = mean
+
+    def before_fit(self):
+        smooth = self.recorder.smooth_loss
+        smooth.count, smooth.val = self.mean[0], torch.tensor(self.mean[1])
 
     def before_epoch(self):
         self.start = time.monotonic()
@@ -82,19 +91,21 @@ class Checkpoint(Callback):
             "opt": {"state": list(opt["state"]), "hypers": hypers},
             "settings": self.settings,
             "lines": self.lines,
+            "mean": (self.recorder.smooth_loss.count, float(self.recorder.smooth_loss.val)),
         }
-        then = "make room, and type the same command again; the epochs before are kept"
-        with written_whole(self.file, then) as part:
-            torch.save(content, part)
+        _write(content, self.file)
 
 
 def read_checkpoint(file, settings):
     """Return what `Checkpoint` wrote, or None if there is nothing; the same in every process.
 
+    On several machines it may lie on any one, since the first process may have been on another
+    before the stop. The one with most epochs counts, and the first process keeps a copy.
+
     Parameters
     ----------
     file : Path
-        Looked for by the first process only, since the others may be on another machine.
+        Looked for by one process of each machine.
     settings : dict
         Of the training that wants to go on.
 
@@ -103,11 +114,24 @@ def read_checkpoint(file, settings):
     TutorialError
         If the file is damaged, or if it was written with other settings.
     """
-    found = _read(file, settings) if rank_distrib() == 0 and file.exists() else None
-    found = broadcast_object_list([found])[0]
-    if isinstance(found, TutorialError):
-        raise found
+    first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    mine = _read(file, settings) if first_here and file.exists() else None
+    wrong = mine if isinstance(mine, TutorialError) else None
+    for error in filter(None, gather_object([wrong])):
+        raise error
+    epochs = gather_object([len(mine["lines"]) if mine else 0])
+    holder = epochs.index(max(epochs))
+    found = broadcast_object_list([mine], from_process=holder)[0]
+    if holder != 0 and rank_distrib() == 0:
+        _write(found, file)
     return found
+
+
+def _write(content, file):
+    """Write a checkpoint."""
+    then = "make room, and type the same command again; the epochs before are kept"
+    with written_whole(file, then) as part:
+        torch.save(content, part)
 
 
 def _read(file, settings):

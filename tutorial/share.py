@@ -91,6 +91,8 @@ def written_whole(file, then="choose another folder"):
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())  # or after a power cut the new name may hold nothing
         os.replace(part, file)
     except (OSError, RuntimeError) as error:  # the second is what PyTorch raises on a full disk
         why = getattr(error, "strerror", None) or "is there room on the disk?"
@@ -181,7 +183,7 @@ def ask(learn, picture):
     Returns
     -------
     str
-        For example "walle, 98.3 %".
+        For example "walle, 98.3%".
 
     Raises
     ------

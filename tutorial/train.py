@@ -27,25 +27,31 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.transforms import GrandparentSplitter, get_image_files, parent_label
 from fastai.distributed import DistributedDL, DistributedTrainer
-from fastai.metrics import accuracy
+from fastai.metrics import AccumMetric, accuracy
 from fastai.torch_core import rank_distrib, set_seed
 from fastai.vision.augment import Resize, aug_transforms
-from fastai.vision.data import ImageDataLoaders
+from fastai.vision.data import ImageBlock
 from fastai.vision.learner import vision_learner
 from fastcore.basics import patch
+from torch.distributed import DistError
 
 from .backbone import body_in_use, resnet34
 from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
-from .errors import TutorialError
-from .precision import describe_device, native_precision
+from .errors import PictureError, TutorialError
+from .precision import _count_cores, describe_device, native_precision
 from .report import epoch_line, write_report
 from .start import check_folder
 from .still import StillBatchNorm
 
 # The two trainings of the notebook: which layers, at which highest learning rate.
 STAGES = {"head": ("the head", 3e-3), "all": ("all layers", slice(1e-4, 1e-3))}
-LOST = "The training was told to stop, or another of its processes has died."
+LOST = (
+    "The training was told to stop, or another of its processes has died. If a sentence above names"
+    " a cause, mend that first."
+)
 GO_ON = "Type the same command again: it goes on after the last whole epoch."
 
 
@@ -58,8 +64,10 @@ def _broadcast(self: DistributedDL, t, rank):
 def load(path, batch, processes):
     """Return the notebook's `dls`, with one process' share of each batch.
 
-    Two things differ from the notebook. The last batch, which is smaller, is used as well, so that
-    every picture counts in every epoch. And a GPU gets helpers that read the pictures for it.
+    Three things differ from the notebook. The last batch, which is smaller, is used as well, so
+    that every picture counts in every epoch. A GPU gets helpers that read the pictures for it. And
+    the files are sorted, since no two disks list them alike: a picture's number is the same on
+    every machine.
 
     Parameters
     ----------
@@ -69,7 +77,7 @@ def load(path, batch, processes):
 
     Returns
     -------
-    ImageDataLoaders
+    DataLoaders
 
     Raises
     ------
@@ -89,16 +97,37 @@ def load(path, batch, processes):
         )
     while size % share == 1:
         share += 1  # else the last batch would be a single picture, too few for a batch norm
-    cores = os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of each process
-    return ImageDataLoaders.from_folder(
-        path,
-        valid="valid",
+    cores = _count_cores() // local_processes()
+    block = DataBlock(  # what ImageDataLoaders.from_folder makes, but for the order
+        blocks=(ImageBlock, CategoryBlock),
+        get_items=lambda path: get_image_files(path, folders=["train", "valid"]).sorted(),
+        splitter=GrandparentSplitter(),
+        get_y=parent_label,
         item_tfms=Resize(224),
         batch_tfms=aug_transforms(),
+    )
+    return block.dataloaders(
+        path,
+        path=path,
         bs=share,
         drop_last=False,
         num_workers=min(8, cores) if torch.cuda.is_available() else 0,
     )
+
+
+def local_processes():
+    """Return the number of processes that the launcher has started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def check_gpus():
+    """Raise `TutorialError` if there are GPUs, but not one for each process of this machine."""
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < local_processes():
+        raise TutorialError(
+            f"This machine has {gpus} GPU(s) for {local_processes()} processes: start one for each"
+            " GPU."
+        )
 
 
 def fingerprint(path, dls):
@@ -110,7 +139,7 @@ def fingerprint(path, dls):
         If they don't, as when another machine has another folder.
     """
     files = [*dls.train_ds.items, *dls.valid_ds.items]
-    lines = sorted(f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in files)
+    lines = [f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in files]
     mine = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     if len(set(gather_object([mine]))) > 1:
         raise TutorialError(
@@ -144,7 +173,7 @@ def train(learn, out, settings, say):
             learn.unfreeze()
         epochs, file = settings[f"{stage} epochs"], out / f"{stage}.checkpoint"
         saved = read_checkpoint(file, settings)
-        lines = saved["lines"] if saved else []
+        lines, mean = (saved["lines"], saved["mean"]) if saved else ([], (0, 0.0))
         if saved:
             take_up(learn, saved)
             say(f"{len(lines)} of {epochs} epochs of {layers} are done already.")
@@ -153,7 +182,7 @@ def train(learn, out, settings, say):
             def tell(lines, layers=layers, epochs=epochs):
                 say(f"epoch {len(lines)} of {epochs} of {layers}: {epoch_line(lines[-1])}")
 
-            keep = Checkpoint(file, settings, lines, tell)
+            keep = Checkpoint(file, settings, lines, tell, mean)
             with learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
                 learn.fit_one_cycle(
                     epochs,
@@ -190,6 +219,7 @@ def options(argv=None):
 def run(args, say):
     """Train and report, in this process and whatever others there are."""
     cpu = not torch.cuda.is_available()
+    check_gpus()
     state = PartialState(cpu=cpu)  # gives each process its GPU
     path, out, n = args.folder.resolve(), args.out.resolve(), state.num_processes
     set_seed(args.seed, reproducible=True)
@@ -202,8 +232,11 @@ def run(args, say):
         "seed": args.seed,
         "BODY": os.environ.get("BODY") or "auto",
     }
-    if broadcast_object_list([(out / "run.json").exists()])[0]:
+    if any(gather_object([(out / "run.json").exists()])):
         raise TutorialError(f"{out} holds a finished training: name another folder with --out.")
+    if state.is_main_process:
+        for half in out.glob(".*.checkpoint.*.part"):  # of a training that was killed in writing it
+            half.unlink()
     say(
         f"{len(dls.train_ds)} pictures for training, {len(dls.valid_ds)} for validation;"
         f" {dls.bs * n} a step; processes: {n}."
@@ -212,12 +245,18 @@ def run(args, say):
     with state.local_main_process_first():  # one download for all
         say(body_in_use())
     learn = vision_learner(
-        dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), StillBatchNorm]
+        dls,
+        resnet34,
+        # From all answers at the end: a mean over batches would count those twice that fill up the
+        # processes' shares.
+        metrics=AccumMetric(accuracy, flatten=False),
+        train_bn=False,
+        cbs=[native_precision(), StillBatchNorm],
     )
     with learn.distrib_ctx(sync_bn=False, cpu=cpu):
         stages = train(learn, out, settings, say)
+    part_company(learn)
     if state.is_main_process:
-        part_company(learn)
         say("\n" + write_report(learn, path, out, args.seed, stages, n))
         for *_, checkpoint in stages:
             checkpoint.unlink()
@@ -225,7 +264,7 @@ def run(args, say):
 
 
 def part_company(learn):
-    """Go on in the first process alone, and let fastai know that it is."""
+    """End the processes' work together, so that the first can go on alone and fastai knows."""
     learn.remove_cb(DistributedTrainer)  # fastai forgets to, where there was one process only
     PartialState().destroy_process_group()
     os.environ.pop("WORLD_SIZE", None)
@@ -234,29 +273,33 @@ def part_company(learn):
 def main(argv=None):
     """Read the command line, run, and turn what goes wrong into a sentence."""
     args = options(argv)
-    first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of each machine, one process speaks
+    number = int(os.environ.get("LOCAL_RANK", 0))  # among the processes of this machine
 
-    def stop(why):
-        if first_here:
+    def stop(why, speakers=(0,)):
+        if number in speakers:
             print(why, file=sys.stderr, flush=True)
         sys.exit(1)
+
+    def lost(*_):
+        stop(f"{LOST} {GO_ON}", speakers=(0, 1))  # two, since one may be the one that died
 
     def say(words):
         if rank_distrib() == 0:
             print(words, flush=True)
 
-    # The launcher ends the other processes so when one has died.
-    signal.signal(signal.SIGTERM, lambda *_: stop(f"{LOST} {GO_ON}"))
+    signal.signal(signal.SIGTERM, lost)  # so the launcher ends the others when one has died
     try:
         run(args, say)
+    except PictureError as error:
+        stop(error, speakers=(number,))  # the others have not met this picture
     except TutorialError as error:
         stop(error)
     except RuntimeError as error:
-        if not re.search("gloo|NCCL|[Cc]onnection", str(error)):
+        if not (isinstance(error, DistError) or re.search("gloo|NCCL|[Cc]onnection", str(error))):
             raise
-        stop(f"{LOST} {GO_ON}")
+        lost()
     except OSError as error:
-        stop(f"{error.filename or args.out}: {error.strerror}. {GO_ON}")
+        stop(f"{error.filename or args.out}: {error.strerror or error}. {GO_ON}")
     except KeyboardInterrupt:
         stop(f"Interrupted. {GO_ON}")
 
