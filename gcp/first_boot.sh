@@ -65,8 +65,12 @@ install_what_make_needs() {
         return
     fi
     say "Installing make and python3-venv."
-    if ! { as_root apt-get update &&
-        as_root apt-get -o DPkg::Lock::Timeout=600 install -y make python3-venv; }; then
+    for _ in $(seq 30); do # the system's own updates may hold the lists at the first boot
+        if as_root apt-get update; then break; fi
+        sleep 10
+    done
+    if ! as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get -o DPkg::Lock::Timeout=600 install -y make python3-venv; then
         fail "make or python3-venv is missing and can't be installed; $log says why."
     fi
 }
@@ -88,6 +92,15 @@ look_at_gpu() {
     else
         say "GPU: $gpu."
     fi
+}
+
+# Where the boot has just started our server, waits until it answers.
+wait_for_ours() {
+    for _ in $(seq 60); do
+        if ! systemctl --user is-active --quiet doraemon-or-walle 2>/dev/null; then return; fi
+        if ours_answers; then return; fi
+        sleep 1
+    done
 }
 
 # Has the server started now, and again after each boot where systemd looks after users.
@@ -139,8 +152,9 @@ fi
 install_what_make_needs
 make -C "$project" --no-print-directory setup 2>&1 | tee -a "$log" >&2 ||
     fail "The set-up failed; the lines above say why, and $log keeps them."
+look_at_gpu
+wait_for_ours
 if ! ours_answers; then
-    look_at_gpu
     start
     for _ in $(seq 120); do
         if [ "$(answer "$token")" = 200 ]; then break; fi

@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "doraemon-or-walle"  # the folder's name on the machine
 ARCHIVE = PROJECT + ".tar.gz"
-# What a run needs. gcp comes last: where it is, the archive was unpacked to its end.
+# What a run needs. gcp comes last: a machine that has it has all the rest.
 NEEDED = "Makefile demo.ipynb demo.zh-CN.ipynb imgs requirements.txt tools tutorial weights gcp"
 FIRST_BOOT = f"bash {PROJECT}/gcp/first_boot.sh"
 GPUS = {  # G2 machines come with their L4
@@ -54,7 +54,8 @@ WAYS_OUT = {
     "Quota|QUOTA": "A quota of this project is used up: ask for more of the one named below at"
     f" {CONSOLE}/iam-admin/quotas, or try another --zone or --gpu.",
     "RESOURCE_POOL_EXHAUSTED|not have enough resources": "Google has no such machine left there"
-    " just now: try another --zone, --gpu t4, or --standard.",
+    " just now: wait an hour, or `create` one with another --zone (below it may name some that have"
+    " any), --gpu t4, or --standard. A stopped machine can't move: `delete` it first.",
     "PERMISSION_DENIED|Required '.*' permission": "Your account may not do that in this project:"
     " `gcloud config list` shows account and project.",
 }
@@ -98,7 +99,7 @@ def run(opts, *command, read=True, silent=True):
     if done.returncode:
         said = (done.stderr or b"").decode(errors="replace").strip()
         ways = [way for words, way in WAYS_OUT.items() if re.search(words, said)]
-        raise Problem(f"{ways[0] if ways else 'That failed.'}\n\n{said[-900:]}".strip())
+        raise Problem(f"{ways[0] if ways else 'That failed.'}\n\n{said[-3000:]}".strip())
     return (done.stdout or b"").decode(errors="replace")
 
 
@@ -117,10 +118,10 @@ def zone_of(thing):
     return (thing.get("zone") or thing.get("region", "?")).rsplit("/", 1)[-1]
 
 
-def find(opts):
+def find(opts, everywhere=False):
     """The machine of this name, or None; looked for in all zones unless one is asked for."""
     found = listing(opts, "instances", f"--filter=name={opts.name}")
-    found = [machine for machine in found if opts.zone in (None, zone_of(machine))]
+    found = [machine for machine in found if everywhere or opts.zone in (None, zone_of(machine))]
     if len(found) > 1:
         zones = ", ".join(map(zone_of, found))
         raise Problem(f"Several machines are named {opts.name} ({zones}): add --zone.")
@@ -132,13 +133,24 @@ def there(opts, machine):
     return opts.name, f"--zone={zone_of(machine) if machine else opts.zone or ZONE}"
 
 
+def by_ssh(opts, machine):
+    """The same for ssh and scp, through Google's own gate if the person asks for it."""
+    return *there(opts, machine), *(["--tunnel-through-iap"] if opts.iap else [])
+
+
 def ask(opts, question):
-    """Whether the person types yes. A dry run goes on without asking."""
-    try:
-        return opts.dry_run or input(f"{question} Type yes or no: ").strip().lower() == "yes"
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return False
+    """Whether the person types yes; asked until it is yes or no. A dry run asks nothing."""
+    if opts.dry_run:
+        return True
+    while True:
+        try:
+            answer = input(f"{question} Type yes or no: ").strip().lower()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return False
+        if answer in ("yes", "no"):
+            return answer == "yes"
+        print("Please type the whole word, yes or no.")
 
 
 def newest_family(text):
@@ -166,42 +178,51 @@ def first_ssh(opts, machine):
     until = time.monotonic() + SSH_WAIT
     while True:
         try:
-            command = ["ssh", *there(opts, machine), "--command=true"]
+            command = ["ssh", *by_ssh(opts, machine), "--command=true"]
             return compute(opts, *command, read=False, silent=False)
         except Problem:
             if time.monotonic() > until:
-                raise Problem("The machine can't be reached by SSH.") from None
+                raise Problem(
+                    "The machine can't be reached by SSH. Perhaps your network blocks it: add --iap"
+                    " to go through Google's own gate."
+                ) from None
             print("It does not answer yet; trying again.", flush=True)
             time.sleep(PAUSE)
 
 
-def upload(opts, machine):
-    """Copy the project to the machine, packed into one file."""
-    name, zone = there(opts, machine)
+def pack(opts):
+    """Pack what the machine needs into one file."""
     try:
         run(opts, "python3", "-m", "tarfile", "-c", ARCHIVE, *NEEDED.split())
-        compute(opts, "scp", ARCHIVE, f"{name}:{ARCHIVE}", zone, read=False, silent=False)
+    except Problem as error:
+        raise Problem(f"The project could not be packed; nothing was rented. {error}") from None
+
+
+def upload(opts, machine):
+    """Copy the packed project to the machine."""
+    name, *where = by_ssh(opts, machine)
+    try:
+        compute(opts, "scp", ARCHIVE, f"{name}:{ARCHIVE}", *where, read=False, silent=False)
     except Problem:
-        raise Problem("The project could not be packed and copied to the machine.") from None
-    finally:
-        if not opts.dry_run:
-            (ROOT / ARCHIVE).unlink(missing_ok=True)
+        raise Problem("The project could not be copied to the machine.") from None
 
 
 def first_boot(opts, machine, before=""):
     """Set the machine up and start JupyterLab, while the person looks on; returns its token."""
     try:
-        command = ["ssh", *there(opts, machine), f"--command={before}{FIRST_BOOT}"]
+        command = ["ssh", *by_ssh(opts, machine), f"--command={before}{FIRST_BOOT}"]
         return compute(opts, *command, silent=False).strip()
     except Problem:
         raise Problem(
-            "JupyterLab could not be started on the machine; the lines above say why."
+            "JupyterLab could not be started on the machine; the lines above say why. If they say"
+            " `No such file or directory`, its set-up was never finished: `delete` it, then"
+            " `create` it anew."
         ) from None
 
 
 def create(opts):
     """Rent a machine and set it up; leave none behind half made without saying so."""
-    if machine := find(opts):
+    if machine := find(opts, everywhere=True):  # a second one elsewhere would cost money as well
         raise Problem(
             f"There is a machine {opts.name} already, in {zone_of(machine)}: use `connect`, or"
             " `delete` it first."
@@ -237,15 +258,25 @@ def create(opts):
     if not ask(opts, "Rent it now?"):
         raise Problem("Nothing was rented.")
     try:
+        pack(opts)  # before anything costs money: the disk of this computer may be full
+        rent(opts, zone, flags)
+    finally:
+        if not opts.dry_run:
+            (ROOT / ARCHIVE).unlink(missing_ok=True)
+    if not opts.dry_run:
+        print("\nIt is ready and costs money. Go on with:  python3 gcp/vm.py connect")
+
+
+def rent(opts, zone, flags):
+    """Create the machine and set it up; if that fails, see to it that none is left unnoticed."""
+    machine = {"zone": zone}
+    try:
         compute(opts, "instances", "create", opts.name, *flags)
-        machine = {"zone": zone}
         first_ssh(opts, machine)
         upload(opts, machine)
         first_boot(opts, machine, f"mkdir -p {PROJECT} && tar -xzf {ARCHIVE} -C {PROJECT} && ")
     except (Problem, OSError, KeyboardInterrupt) as error:
         leave_none_behind(opts, str(error) or "Interrupted.")
-    if not opts.dry_run:
-        print("\nIt is ready and costs money. Go on with:  python3 gcp/vm.py connect")
 
 
 def leave_none_behind(opts, why):
@@ -284,29 +315,41 @@ def connect(opts):
         raise Problem(f"There is no machine {opts.name}: `create` rents one.")
     if machine and machine["status"] in ("STOPPING", "SUSPENDING"):
         raise Problem(f"{opts.name} is just stopping: type this again in a minute.")
-    if machine and machine["status"] in ("TERMINATED", "STOPPED"):
-        if not ask(opts, f"{opts.name} is stopped. Started, it costs money again. Start it?"):
-            raise Problem("It stays stopped; only its disk costs money.")
-        compute(opts, "instances", "start", *there(opts, machine))
-        first_ssh(opts, machine)
-    token = first_boot(opts, machine)
+    stopped = machine and machine["status"] in ("TERMINATED", "STOPPED")
+    if stopped and not ask(
+        opts, f"{opts.name} is stopped. Started, it costs money again. Start it?"
+    ):
+        raise Problem("It stays stopped; only its disk costs money.")
+    try:
+        if stopped:
+            compute(opts, "instances", "start", *there(opts, machine))
+            first_ssh(opts, machine)
+        token = first_boot(opts, machine)
+    except (Problem, KeyboardInterrupt) as error:
+        raise Problem(
+            f"{str(error) or 'Interrupted.'}\n\n{opts.name} may be running, and then it costs"
+            " money: `status` tells, `stop` stops it."
+        ) from None
     if not opts.dry_run:
+        page = f"http://localhost:{opts.port}/lab/tree/demo.ipynb?token={token}"
         print(
-            f"\nOpen in your browser: http://localhost:{opts.port}/lab?token={token}\n"
+            f"\nOpen in your browser: {page}\n"
             "The token is a password: show it to nobody. Leave this window open; Ctrl-C closes the"
             " tunnel.\nThe machine runs on, and costs money, until you type"
             " `python3 gcp/vm.py stop`.\n"
         )
     tunnel = ["--", "-N", "-L", f"{opts.port}:localhost:8080"]
     try:
-        compute(opts, "ssh", *there(opts, machine), *tunnel, read=False, silent=False)
+        compute(opts, "ssh", *by_ssh(opts, machine), *tunnel, read=False, silent=False)
     except KeyboardInterrupt:
-        print("\nThe tunnel is closed; the machine runs on, and costs money.")
+        print()
     except Problem:
         raise Problem(
             "The tunnel broke off. Perhaps the machine was stopped (Spot, or its hours are over):"
             " `status` tells, `connect` opens it again."
         ) from None
+    if not opts.dry_run:  # on Windows the tunnel is a window of its own, which ends without a word
+        print("The tunnel is closed; the machine runs on, and costs money.")
 
 
 def status(opts):
@@ -378,6 +421,8 @@ def options(args):
     for part in (create, connect, status, stop, delete):
         sub = parts.add_parser(part.__name__, parents=[each], description=part.__doc__)
         sub.set_defaults(do=part)
+        if part in (create, connect):
+            sub.add_argument("--iap", action="store_true", help="where SSH is blocked")
         if part is create:
             sub.add_argument("--gpu", choices=GPUS, default="l4")
             sub.add_argument("--standard", action="store_true", help="not Spot: dearer, surer")

@@ -307,6 +307,40 @@ def test_an_avif_picture(imgs, tell):
     keeps("an AVIF picture")
 
 
+# --- photos, several times larger than the network's input
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "read"),
+    [
+        ("JPEG", (2000, 1500), (1000, 750)),
+        ("JPEG", (1100, 4200), (550, 2100)),
+        ("JPEG", (1600, 1000), (1600, 1000)),  # at half its size it would have 500 pixels
+        ("MPO", (2100, 2100), (525, 525)),  # what many phones make
+        ("PNG", (2000, 1500), (2000, 1500)),
+        ("JPEG", (80, 70), (80, 70)),
+    ],
+)
+def test_a_photo_is_read_no_larger_than_it_need_be(kind, size, read, tmp_path):
+    x, y = np.meshgrid(np.arange(size[0]) / size[0], np.arange(size[1]) / size[1])
+    waves = np.stack([np.sin(20 * x), np.sin(30 * y), np.sin(15 * (x + y))], 2)
+    Image.fromarray(((waves + 1) * 127).astype("uint8")).save(tmp_path / "photo", kind, quality=95)
+    picture = PILImage.create(tmp_path / "photo")
+    assert (picture.size, picture.mode) == (read, "RGB")
+    # The network sees the same: less than one step of 255 is between them.
+    whole = PILImage(Image.open(tmp_path / "photo").convert("RGB"))
+    seen = [np.asarray(Resize(224)(p, split_idx=1)).astype(float) for p in (picture, whole)]
+    assert np.abs(seen[0] - seen[1]).mean() < 1
+
+
+def test_a_photo_cut_short_is_found_out_all_the_same(tmp_path):
+    Image.effect_noise((2000, 1500), 60).convert("RGB").save(tmp_path / "photo.jpg")
+    content = (tmp_path / "photo.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(PictureError, match="photo.jpg: truncated"):
+        PILImage.create(tmp_path / "photo.jpg")
+
+
 # --- a picture that can't be read, met by fastai
 
 
@@ -314,7 +348,7 @@ def test_an_error_that_is_not_the_picture_s_fault_stays_what_it_was(imgs, monkey
     def exhausted(file, mode):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(reading, "_plain_load_image", exhausted)
+    monkeypatch.setattr(reading, "_open", exhausted)
     with pytest.raises(OSError, match="Too many open files"):
         PILImage.create(imgs / "train" / "cat" / "0.jpg")
     monkeypatch.undo()

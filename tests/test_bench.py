@@ -13,9 +13,10 @@ import matplotlib
 import nbformat
 import pytest
 from conftest import ROOT
+from fastai.test_utils import synth_learner
 
 from bench import __main__ as bench_all
-from bench import endurance, growth, limit, peers, report, scale, stability, start
+from bench import endurance, gains, growth, limit, peers, report, scale, stability, start
 from tutorial import check_folder, check_images
 
 matplotlib.use("agg")
@@ -446,6 +447,25 @@ def test_growth_is_flat_or_not():
     assert "| 3,000 | 2 | 0.5 | 330 | 110.0 | 1,000 |" in lines
     found[20000, 2] = {**run, "seconds": 3000.0, "pictures": 20000}
     assert "NOT flat: at most 36%" in growth.section(found)[0]
+
+
+def test_gains_are_told_as_ratios_to_the_notebooks_way():
+    ways = {gains.AS_IT_IS: [(10.0, 40.0), (20.0, 40.0)], "other": [(15.0, 40.0), (20.0, 60.0)]}
+    lines = gains.section(ways, (0.05, 0.15))
+    assert "| as it is | 15.0 | 1.00 | 40.0 | 1.00 |" in lines
+    assert "| other | 17.5 | 1.25 | 50.0 | 1.25 |" in lines
+    assert "in 50 ms" in lines[-1] and "150 ms, 3.0 times as long" in lines[-1]
+
+
+def test_each_way_that_is_tried_differs_from_the_notebooks():
+    first, *others = gains.ways().values()
+    assert first == ({}, {}) and all(other != first for other in others)
+    learn = synth_learner(cbs=gains.ColoursFirst())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert not learn.colours_first.channels_last
+    ours, whole = gains.photos()
+    assert ours > 0 and whole > 0
 
 
 SAID = """import time: self [us] | cumulative | imported package

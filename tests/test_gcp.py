@@ -176,12 +176,21 @@ def test_a_dry_run_prints_the_commands_that_are_run_and_runs_none(part, cloud, d
 
 
 def test_create_asks_before_it_spends(cloud, do, vm):
-    for answers in (["no"], [""], ["y"], []):
+    for answers in (["no"], [""], ["y"], ["y", "no"], []):
         message, said = do("create", answers=answers)
         assert message == "Nothing was rented."
     assert not cloud.called("instances create")
     told = "This costs money from now on", "g2-standard-4 with one L4", "4 hours after each start"
     assert all(words in said for words in (*told, "until you delete it", vm.FAMILY, vm.PRICES))
+
+
+def test_nothing_is_rented_if_the_project_can_not_be_packed(cloud, do, vm, monkeypatch):
+    monkeypatch.setattr(vm, "NEEDED", "gcp no-such-folder")
+    message, _ = do("create", answers=["yes"])
+    assert message.startswith("The project could not be packed; nothing was rented.")
+    assert "no-such-folder" in message
+    assert not cloud.called("instances create")
+    assert not (ROOT / vm.ARCHIVE).exists()
 
 
 def test_create_takes_what_one_asks_for(cloud, do):
@@ -231,6 +240,8 @@ def test_a_machine_of_that_name_is_not_rented_twice(cloud, do):
     cloud.set(machines=[MACHINE])
     message, _ = do("create", answers=["yes"])
     assert "There is a machine fastai-demo already, in us-central1-a" in message
+    message, _ = do("create", "--zone", "us-east1-c", answers=["yes"])  # it would cost twice
+    assert "There is a machine fastai-demo already, in us-central1-a" in message
     assert not cloud.called("instances create")
 
 
@@ -245,7 +256,26 @@ def test_connect_starts_a_stopped_machine_only_if_told_to(cloud, do):
     ssh = "gcloud compute ssh "
     assert kinds == ["gcloud compute instances start ", ssh, ssh, ssh]
     assert cloud.calls[-1].endswith(" -- -N -L 8080:localhost:8080")
-    assert "http://localhost:8080/lab?token=0123abcd" in said
+    assert "http://localhost:8080/lab/tree/demo.ipynb?token=0123abcd" in said
+    assert said.strip().endswith("The tunnel is closed; the machine runs on, and costs money.")
+
+
+def test_a_connect_that_fails_says_that_the_machine_may_run(cloud, do):
+    stopped = {**MACHINE, "status": "TERMINATED"}
+    for stage in ("instances start", "--command=true", "first_boot.sh"):
+        cloud.set(machines=[stopped], troubles=[[stage, "out of order"]])
+        message, _ = do("connect", answers=["yes"])
+        assert "fastai-demo may be running, and then it costs money" in message
+    assert "`delete` it, then `create` it anew" in message
+
+
+def test_where_ssh_is_blocked_all_goes_through_googles_gate(cloud, do):
+    for part in ("create", "connect"):
+        assert do(part, "--iap", answers=["yes"])[0] is None
+    calls = [call for call in cloud.calls if " ssh " in call or " scp " in call]
+    assert len(calls) == 5
+    assert all(" --tunnel-through-iap" in call.split(" -- ")[0] for call in calls)
+    assert not any("instances" in call and "iap" in call for call in cloud.calls)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +338,8 @@ def test_delete_asks_for_the_machine_and_for_each_disk_left_over(cloud, do):
     cloud.set(machines=[MACHINE], disks=[LEFT_OVER, {**LEFT_OVER, "name": "used", "users": ["it"]}])
     assert do("delete", answers=["no"])[0] == "fastai-demo is kept, and costs money."
     assert cloud.machines == [MACHINE]
-    message, said = do("delete", answers=["yes", "yes"])
+    message, said = do("delete", answers=["y", "yes", "yes"])
+    assert "Please type the whole word, yes or no." in said
     assert message is None and cloud.machines == []
     assert cloud.called("disks delete old-disk --zone=us-east1-b --quiet")
     assert not cloud.called("disks delete used")
@@ -374,11 +405,11 @@ def test_if_google_can_not_be_asked_what_is_left_it_says_so(cloud, do, vm):
     looks = []
     find = vm.find
 
-    def look(opts):
+    def look(opts, **how):
         looks.append(1)
         if len(looks) > 1:
             raise vm.Problem("No network.")
-        return find(opts)
+        return find(opts, **how)
 
     vm.find, before = look, vm.find
     try:
@@ -537,7 +568,6 @@ def test_by_hand_it_is_what_the_script_does():
 # Messages that the guide explains and that neither the script nor the set-up says or explains: they
 # stand in Google's console, in ssh or in PyTorch, or can't come where the script is used.
 ELSEWHERE = {
-    "you can't add GPUs to your VM instances",
     "family/… was not found",
     "Permission denied (publickey)",
     "The NVIDIA driver on your system is too old",
@@ -639,7 +669,7 @@ def status(port, token=None):
 # Plays systemd for one user: keeps nothing, but starts what the service says.
 SYSTEMCTL = """#!/bin/bash
 echo "$*" >>"$HOME/systemctl.log"
-[ "$1" = --user ] || exit 3
+[ "$1 $2" != "--user is-active" ] && [ "$1" = --user ] || exit 3
 unit=$HOME/.config/systemd/user/doraemon-or-walle.service
 if [ "$2" = restart ]; then
     line=$(sed -n 's/^ExecStart=//p' "$unit")
@@ -749,29 +779,73 @@ esac
 """
 
 
+# What systemd knows of our own service, which the boot started a moment ago.
+OURS_IS_STARTING = """#!/bin/bash
+echo "$*" >>"$HOME/systemctl.log"
+[ "$*" = "--user is-active --quiet doraemon-or-walle" ]
+"""
+
+
+@pytest.fixture
+def machine(public):  # noqa: F811
+    """A machine with the project, where `make setup` has nothing to do and our Python is used.
+
+    A function that makes it: (text of its systemctl) to (the set-up's command, what it runs in).
+    """
+
+    def make(systemctl):
+        project, programs = public / "doraemon-or-walle", public / "bin"
+        for folder in (project / "gcp", project / ".venv" / "bin", programs):
+            folder.mkdir(parents=True)
+        shutil.copy(BOOT, project / "gcp")
+        (project / "Makefile").write_text("setup:\n\t@true\n")
+        files = {
+            project / ".venv" / "bin" / "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+            programs / "systemctl": systemctl,
+            programs / "sudo": '#!/bin/bash\nshift\nexec "$@"\n',
+        }
+        for file, text in files.items():
+            file.write_text(text)
+            file.chmod(0o755)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = str(s.getsockname()[1])
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        env = {"HOME": str(public), "TMPDIR": str(public), "PATH": path, "PORT": port}
+        return [*as_nobody(), "bash", project / "gcp" / "first_boot.sh"], {**os.environ, **env}
+
+    yield make
+    server = public / ".doraemon-or-walle.pid"
+    if server.exists():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(server.read_text()))
+            process.kill()
+            psutil.wait_procs([process], timeout=30)
+
+
+@needs_root
+def test_a_server_that_the_boot_has_just_started_is_waited_for(machine, public):  # noqa: F811
+    boot, env = machine(OURS_IS_STARTING)
+    token = public / ".doraemon-or-walle.token"
+    token.write_text("0" * 48)
+    token.chmod(0o644)
+    late = shlex.join(map(str, [*boot, "serve"]))
+    server = subprocess.Popen(["bash", "-c", f"sleep 2; exec {late}"], env=env)
+    try:
+        done = subprocess.run(boot, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "0" * 48), done.stderr
+        assert "restart" not in (public / "systemctl.log").read_text()
+    finally:
+        server.kill()
+        server.wait()
+
+
 @needs_root
 @pytest.mark.parametrize("known", [True, False], ids=["a service", "a stranger"])
-def test_a_jupyter_without_token_is_not_taken_for_ours(known, public):  # noqa: F811
-    """The set-up itself is left out here: `make setup` does nothing, our own Python is used."""
-    project, programs = public / "doraemon-or-walle", public / "bin"
-    for folder in (project / "gcp", project / ".venv" / "bin", programs):
-        folder.mkdir(parents=True)
-    shutil.copy(BOOT, project / "gcp")
-    (project / "Makefile").write_text("setup:\n\t@true\n")
-    files = {
-        project / ".venv" / "bin" / "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
-        programs / "systemctl": ONE_SERVICE,
-        programs / "sudo": '#!/bin/bash\nshift\nexec "$@"\n',
-    }
-    for file, text in files.items():
-        file.write_text(text)
-        file.chmod(0o755)
+def test_a_jupyter_without_token_is_not_taken_for_ours(known, machine, public):  # noqa: F811
+    boot, env = machine(ONE_SERVICE)
+    port = env["PORT"]
     (public / "open.py").write_text(OPEN_SERVER)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "HOME": str(public), "TMPDIR": str(public), "PATH": path, "PORT": port}
     image = subprocess.Popen(
         [*as_nobody(), sys.executable, public / "open.py", port], stderr=subprocess.DEVNULL
     )
@@ -783,7 +857,7 @@ def test_a_jupyter_without_token_is_not_taken_for_ours(known, public):  # noqa: 
         if known:
             (public / "image.pid").write_text(str(image.pid))
         done = subprocess.run(
-            [*as_nobody(), "bash", project / "gcp" / "first_boot.sh"],
+            boot,
             env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -801,9 +875,3 @@ def test_a_jupyter_without_token_is_not_taken_for_ours(known, public):  # noqa: 
     finally:
         image.kill()
         image.wait()
-        server = public / ".doraemon-or-walle.pid"
-        if server.exists():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(int(server.read_text()))
-                process.kill()
-                psutil.wait_procs([process], timeout=30)

@@ -49,6 +49,15 @@ def test_links_within_a_guide_lead_somewhere(name):
         assert anchor in map(slug, headings), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize(
+    "name", [f"{guide}{end}" for guide in GUIDES for end in (".md", ".zh-CN.md")]
+)
+def test_a_line_to_type_ends_without_a_comment(name):
+    """The shell of macOS would take it for a part of the command."""
+    for box in re.findall(r"(?ms)^```bash\n(.*?)^```", text(name)):
+        assert not re.search(r"(?m)^[^#\n].* #", box)
+
+
 def test_the_commands_of_scale_can_be_read():
     commands = [
         shlex.split(line)

@@ -1,0 +1,155 @@
+"""What each choice of the notebook brings: the same training with one of them undone.
+
+A choice that costs nothing and brings something is in the notebook; what brought nothing is listed
+as well, so that nobody need try it again.
+"""
+
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from fastai.torch_core import default_device
+from fastai.vision.all import (
+    ImageDataLoaders,
+    PILImage,
+    Resize,
+    accuracy,
+    aug_transforms,
+    set_seed,
+    vision_learner,
+)
+from PIL import Image
+
+from bench.growth import copies
+from bench.limit import clock
+from bench.report import ROOT, table
+from tutorial import StillBatchNorm, resnet34
+from tutorial.precision import NativePrecision, best_dtype
+
+PICTURES = 96  # to train on: six steps of 16
+PHOTO = 4032, 3024  # pixels, as phones make them
+AS_IT_IS = "as it is"
+
+
+class ColoursFirst(NativePrecision):
+    """Ours, but with pictures and network in the order in which fastai makes them."""
+
+    def before_fit(self):
+        super().before_fit()
+        self.channels_last = False
+        self.model.to(memory_format=torch.contiguous_format)
+
+
+def ways():
+    """Return what is tried: for each name how the training differs.
+
+    Returns
+    -------
+    dict of str to (dict, dict)
+        Arguments for the loaders and for the learner that are not the notebook's.
+    """
+    found = {
+        AS_IT_IS: ({}, {}),
+        "colours first, as fastai keeps pictures, not last": (
+            {},
+            {"cbs": [ColoursFirst, StillBatchNorm]},
+        ),
+        "batch norms that go on measuring": ({}, {"cbs": [NativePrecision], "train_bn": True}),
+        "two helpers that read pictures": ({"num_workers": 2}, {}),
+        "no augmentation at all": ({"batch_tfms": None}, {}),
+    }
+    if best_dtype(default_device()) != torch.float32:
+        found["float32"] = ({}, {"cbs": [StillBatchNorm]})
+    return found
+
+
+def train(path, loaders, learner):
+    """Train the head for an epoch, then all layers for one.
+
+    Returns
+    -------
+    (float, float)
+        Seconds of each, without validation.
+    """
+    set_seed(42, reproducible=True)
+    how = {"batch_tfms": aug_transforms(), "num_workers": 0, **loaders}
+    dls = ImageDataLoaders.from_folder(path, valid="valid", item_tfms=Resize(224), bs=16, **how)
+    options = {"train_bn": False, "cbs": [NativePrecision, StillBatchNorm], **learner}
+    options["cbs"] = [make() for make in options["cbs"]]
+    learn, taken = vision_learner(dls, resnet34, metrics=accuracy, **options), []
+    with learn.no_bar(), learn.no_logging():
+        for rate in (3e-3, 1e-3):
+            start = time.perf_counter()
+            learn.fit_one_cycle(1, rate)
+            taken.append(time.perf_counter() - start)
+            learn.unfreeze()
+    return tuple(taken)
+
+
+def photos():
+    """Return the seconds to read a phone's photo: as we read it, and at its full size."""
+    content = io.BytesIO()
+    small = Image.open(ROOT / "imgs" / "test" / "walle.113.jpg")
+    small.resize(PHOTO).save(content, "JPEG", quality=92)
+    resize = Resize(224)
+    ours = clock(lambda: resize(PILImage.create(io.BytesIO(content.getvalue())), split_idx=1), 5)
+
+    def whole():
+        picture = Image.open(io.BytesIO(content.getvalue())).convert("RGB")
+        resize(PILImage(picture), split_idx=1)
+
+    return ours, clock(whole, 5)
+
+
+def section(found, reading):
+    """Return the section of the report, line by line.
+
+    Parameters
+    ----------
+    found : dict of str to list of (float, float)
+        By way, the rounds' seconds of an epoch of the head and of one of all layers.
+    reading : (float, float)
+        From `photos`.
+    """
+    rows = []
+    for name, rounds in found.items():
+        row = [name]
+        for stage in (0, 1):
+            seconds = statistics.median(one[stage] for one in rounds)
+            times = [
+                one[stage] / ours[stage] for one, ours in zip(rounds, found[AS_IT_IS], strict=True)
+            ]
+            row += [f"{seconds:.1f}", f"{statistics.median(times):.2f}"]
+        rows.append(row)
+    head = ("with this in its place", "s, head", "times", "s, all layers", "times")
+    ours, whole = reading
+    return [
+        f"An epoch of the head and one of all layers on {PICTURES} pictures, each with a look at a"
+        " few others, with one choice of the notebook undone at a time. Times: as long as the"
+        " notebook's way, the middle of the rounds; above 1, the notebook's way is faster.",
+        "",
+        *table(head, rows),
+        "",
+        f"A photo of {PHOTO[0]} by {PHOTO[1]} pixels is read and made small in"
+        f" {ours * 1000:.0f} ms, since a large JPEG is decoded at a part of its size; in full it"
+        f" takes {whole * 1000:.0f} ms, {whole / ours:.1f} times as long. The pictures of `imgs`"
+        " are too small for that to matter.",
+    ]
+
+
+def measure(rounds, tell):
+    """Measure all ways so many times in turns; `tell` gets the section after each round."""
+    os.environ["BODY"] = "bundled"
+    found, reading = {}, photos()
+    with tempfile.TemporaryDirectory() as folder:
+        copies(Path(folder), PICTURES, 2)
+        train(folder, *ways()[AS_IT_IS])  # the first training of a process is slow: not counted
+        for n in range(rounds):
+            for name, how in ways().items():
+                found.setdefault(name, []).append(train(folder, *how))
+                print(f"round {n + 1}, {name}: {found[name][-1]}", flush=True)
+            tell(section(found, reading))
