@@ -17,6 +17,16 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 
+class InInferenceMode(nn.Sequential):
+    """A body whose batch norms keep their averages, as the guide wants it.
+
+    There `training=False` sees to that; around a PyTorch module, `fit` overrides it.
+    """
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
 def train(path, epochs, seed, notes):
     """Train the head for `epochs[0]` epochs, then all layers for `epochs[1]`."""
     keras.utils.set_random_seed(seed)
@@ -27,7 +37,7 @@ def train(path, epochs, seed, notes):
     valid_ds = DataLoader(valid_set, batch_size=32)
 
     augmentation = keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)])
-    body = nn.Sequential(*list(bundled_resnet34().children())[:-2])
+    body = InInferenceMode(*list(bundled_resnet34().children())[:-2])
     base_model = layers.TorchModuleWrapper(body, output_shape=(None, 512, 7, 7))
     base_model.trainable = False
     inputs = keras.Input(shape=(3, 224, 224))
