@@ -39,6 +39,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error("--rounds must be at least 1")
+    status = 0
     for part in args.parts:
 
         def tell(lines, part=part):
@@ -53,7 +54,10 @@ def main(argv=None):
         except KeyboardInterrupt:
             print("\nInterrupted. What was measured until here is in bench/results.md.")
             return 130
-    return 0
+        except Exception as error:  # the other parts can be measured all the same
+            print(f"{part}: {error}", file=sys.stderr, flush=True)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from tutorial.precision import best_dtype
 HEAD, ALL = 2, 3  # epochs, as the notebook trains
 RATES = 3e-3, slice(1e-4, 1e-3)
 BAR = 1.3  # times the bare loop
-STEPS = 3  # of each kind that the bare loop takes; the middle one counts
+STEPS = 7  # of each kind that the bare loop takes; the middle one counts
 
 
 def loaders():
@@ -104,6 +104,7 @@ def bare(dls):
         loss.item()  # a GPU works in the background: wait for it
 
     def look():
+        model.eval()
         with torch.no_grad():
             forward().sum().item()
 
@@ -173,9 +174,13 @@ def section(rounds):
 def measure(rounds, tell):
     """Measure so many rounds; `tell` gets the section after each."""
     dls, found = loaders(), []
+    bare(dls)  # the first steps of a process are slow: not counted
     for n in range(rounds):
         pieces = bare(dls)
-        found.append((train(dls), train(dls, stock_learner), limit(dls, pieces), pieces))
+        makers = [learner, stock_learner] if n % 2 == 0 else [stock_learner, learner]
+        seconds = {make: train(dls, make) for make in makers}
+        both = seconds[learner], seconds[stock_learner]
+        found.append((*both, limit(dls, pieces), pieces))
         training, stock, least, _ = found[-1]
         print(
             f"round {n + 1}: training {training:.1f} s, stock {stock:.1f} s, bare {least:.1f} s",

@@ -477,7 +477,8 @@ def gcloud_commands():
     lines = [line for block in blocks() for line in block]
     lines += re.findall(r"`(gcloud [^`]+)`", GUIDE.read_text(encoding="utf-8"))
     lines += [line for part in PARTS for line in dry_run(part)]
-    lines += dry_run("create", "--gpu=t4", "--standard", "--hours=2")
+    lines += dry_run("create", "--gpu=t4", "--standard", "--hours=2", "--iap")
+    lines += dry_run("connect", "--iap")
     lines += ["gcloud compute instances start x --zone=us-central1-a"]
     places = ("--zone=us-central1-a", "--region=us-central1")
     lines += [f"gcloud compute disks delete x {place} --quiet" for place in places]

@@ -53,10 +53,17 @@ def train(path, epochs, seed, notes, stock=False):
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(code, id, "exec"), names)
+            draw_all(names["plt"])
         notes.steps[heading] = notes.steps.get(heading, 0) + time.perf_counter() - start
-        names["plt"].close("all")
         if id == "learn":
             names["learn"].add_cb(teller(names["learn"], notes))
+
+
+def draw_all(plt):
+    """Draw the open figures into memory, as a notebook does after each cell, and close them."""
+    for number in plt.get_fignums():
+        plt.figure(number).savefig(io.BytesIO(), bbox_inches="tight")
+    plt.close("all")
 
 
 def teller(learn, notes):
@@ -67,6 +74,8 @@ def teller(learn, notes):
         order = 99  # after the recorder, which knows the accuracy
 
         def after_epoch(self):
+            if hasattr(learn, "gather_preds"):  # a prediction, no training
+                return
             total = len(learn.dls.valid_ds)
             notes(round(learn.recorder.values[-1][-1] * total), total)
 
