@@ -4,7 +4,8 @@
     python -m bench --parts limit start       some of them
     python -m bench --rounds 1
 
-Each part writes its own section of bench/results.md as it goes, and leaves the others as they are.
+Each part writes its own section of bench/results.md as it goes, and leaves the others as they are,
+also those that were measured on another kind of hardware.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 
 os.environ["BODY"] = "bundled"  # a download is not what is measured
 
-from bench.report import ROOT, with_section
+from bench.report import KINDS, ROOT, kind, with_section
 from tools.run_notebook import write
 
 REPORT = ROOT / "bench" / "results.md"
@@ -45,8 +46,9 @@ def main(argv=None):
         def tell(lines, part=part):
             old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
             command = f"python -m bench --parts {part} --rounds {args.rounds}"
-            titles = list(TITLES.values())
-            write(REPORT, with_section(old, START, titles, TITLES[part], lines, command))
+            titles = [f"{title} ({one})" for title in TITLES.values() for one in KINDS]
+            title = f"{TITLES[part]} ({kind()})"
+            write(REPORT, with_section(old, START, titles, title, lines, command))
 
         print(f"{TITLES[part]}:", flush=True)
         try:

@@ -34,9 +34,11 @@ from tools.run_notebook import RunError, execute, write
 REPORT = ROOT / "bench" / "endurance.md"
 START = (
     "# Measured by `python -m bench.endurance`\n\nResident memory, looked at every 0.2 s; a MB is a"
-    " million bytes, and pages that processes share count in each."
+    " million bytes. Pages that the kernel shares with its processes count once (PSS), where the"
+    " system tells it."
 )
 TITLES = ("One Run All", "Run All again and again in one kernel", "A large folder")
+PART_ONE = "summary"  # the cell that ends Part I
 LIMIT = 3e9  # bytes that one Run All should stay under
 EVERY = 0.2  # seconds between two looks
 WARM_UP = 2  # first runs that fill caches, and don't count as growth
@@ -51,7 +53,7 @@ class Watch(threading.Thread):
     ----------
     looks : list of (float, int, int, int)
         Seconds, number of the cell (from 0), resident bytes of the kernel, and of the kernel
-        together with all processes that it started (pages that they share count twice).
+        together with all processes that it started.
     highest : int or None
         The kernel's own record of its peak, in bytes (Linux only).
     """
@@ -80,8 +82,9 @@ class Watch(threading.Thread):
         with suppress(psutil.Error, OSError):
             self._kernel = self._kernel or kernel_below(psutil.Process())
             own = self._kernel.memory_info().rss
-            below = sum(child.memory_info().rss for child in self._kernel.children(recursive=True))
-            self.looks.append((time.monotonic(), self.cell, own, own + below))
+            below = self._kernel.children(recursive=True)
+            both = sum(map(own_part, [self._kernel, *below])) if below else own
+            self.looks.append((time.monotonic(), self.cell, own, max(own, both)))
             self.highest = highest(self._kernel.pid) or self.highest
 
     def hear(self, text):
@@ -96,6 +99,14 @@ class Watch(threading.Thread):
     def of(self, cells):
         """The looks at these cells (a range of numbers)."""
         return [look for look in self.looks if look[1] in cells]
+
+
+def own_part(process):
+    """Return a process' resident bytes, of pages that it shares only its part, if that is known."""
+    try:
+        return process.memory_full_info().pss
+    except (AttributeError, psutil.AccessDenied):  # known on Linux only
+        return process.memory_info().rss
 
 
 def kernel_below(process):
@@ -283,10 +294,16 @@ def peak_sentence(watch):
 
 def peak_section(watch, ids):
     """Return the section on one Run All, line by line."""
-    top = sorted(per_cell(watch, ids), key=lambda row: -row[3])[:5]
-    rows = [(id, f"{s:.0f}", mb(own), mb(tree)) for id, s, own, tree in top]
+    cells = per_cell(watch, ids)
+    until = [id for id, *_ in cells].index(PART_ONE) + 1
+    first = max(tree for *_, tree in cells[:until])
+    rows = [
+        (id, f"{s:.0f}", mb(own), mb(tree))
+        for id, s, own, tree in sorted(cells, key=lambda row: -row[3])[:5]
+    ]
     head = ("cell", "seconds", "kernel's peak", "with its processes")
-    return [peak_sentence(watch), "", "The five cells that need most:", "", *table(head, rows)]
+    said = f"{peak_sentence(watch)} Part I alone: {mb(first)}."
+    return [said, "", "The five cells that need most:", "", *table(head, rows)]
 
 
 def runs_section(watch, ids, runs):

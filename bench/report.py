@@ -10,6 +10,8 @@ import torch
 
 from tutorial import describe_device
 
+# What computes, and in which precision: figures of one kind say nothing of another.
+KINDS = [f"{what}, {how}" for what in ("GPU", "CPU") for how in ("bfloat16", "float16", "float32")]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,6 +33,12 @@ def hardware():
         f" Python {platform.python_version()}, fastai {fastai.__version__},"
         f" PyTorch {torch.__version__.split('+')[0]}. Body: bundled."
     )
+
+
+def kind():
+    """Return what sort of hardware this is, one of `KINDS`."""
+    device, precision = describe_device()
+    return f"{'CPU' if device.startswith('CPU') else 'GPU'}, {precision.split()[0]}"
 
 
 def table(head, rows):

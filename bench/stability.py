@@ -33,7 +33,8 @@ WHEN = ("before", "after")  # fine-tuning
 KEPT = ROOT / "out" / "stability.jsonl"
 REPORT = ROOT / "bench" / "stability.md"
 # Besides the cells, what the numbers depend on.
-FILES = [f"tutorial/{name}.py" for name in ("backbone", "precision", "start", "still", "verdict")]
+FILES = ["backbone", "precision", "reading", "start", "still", "verdict"]
+FILES = [f"tutorial/{name}.py" for name in FILES]
 FOLDERS = ["weights", "imgs/train", "imgs/valid", "imgs/test"]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import matplotlib
 import nbformat
+import psutil
 import pytest
 import torch
 from conftest import ROOT
@@ -230,6 +232,25 @@ def seen(*looks):
     return watch
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what is shared")
+def test_pages_that_processes_share_count_once():
+    """A child that does nothing shares almost all that it has."""
+    pages = bytearray(os.urandom(50_000_000))
+    before = endurance.own_part(psutil.Process())
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        both = [psutil.Process(), psutil.Process(child)]
+        assert sum(map(endurance.own_part, both)) < before + 25_000_000
+        assert sum(p.memory_info().rss for p in both) > before + 50_000_000
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        del pages
+
+
 def test_growth_is_told_from_noise():
     up = [900e6, 1200e6, *(1000e6 + 5e6 * n for n in range(8))]
     assert endurance.growth(up) == pytest.approx((5e6, 5e6, 5e6))
@@ -255,10 +276,11 @@ def test_the_peak_is_held_against_the_limit():
 
 def test_the_sections_hold_what_was_seen():
     watch = seen(*((i, i // 60, 1000 + i // 60) for i in range(180)))
-    one = endurance.peak_section(watch, ["a", "b", "c"])
+    one = endurance.peak_section(watch, ["a", "summary", "c"])
+    assert one[0].endswith("Part I alone: 1,011 MB.")
     assert one[-3:] == [
         "| c | 59 | 1,002 MB | 1,012 MB |",
-        "| b | 59 | 1,001 MB | 1,011 MB |",
+        "| summary | 59 | 1,001 MB | 1,011 MB |",
         "| a | 59 | 1,000 MB | 1,010 MB |",
     ]
     runs = endurance.runs_section(watch, ["a"], 3)
@@ -427,11 +449,12 @@ def test_the_limit_by_hand():
     loader = type("Loader", (), {"bs": 16, "__len__": lambda self: 10})()
     dls = SimpleNamespace(train=loader, valid_ds=range(32))
     pieces = {"a look": 1.0, "a step of the head": 2.0, "a step of all layers": 4.0}
+    pieces |= dict(zip(limit.REST, (0.04, 0.1, 0.1), strict=True))
     assert limit.limit(dls, pieces) == 2 * 10 * 2 + 3 * 10 * 4 + (2 + 3) * 2 * 1
     text = "\n".join(limit.section([(260.0, 520.0, 170.0, pieces), (170.0, 510.0, 170.0, pieces)]))
     assert ": 2.50 times as fast as stock fastai in float32, and 1.26 times as long" in text
     assert "(bar: 1.3, met)" in text and "| 260.0 | 520.0 | 170.0 | 2.00 | 1.53 |" in text
-    assert "| a step of the head | 2.000 | 50% |" in text
+    assert "| a step of the head | 2.000 | 50% |" in text and "come to 6% of the" in text
     assert "NOT met" in limit.section([(260.0, 520.0, 170.0, pieces)])[0]
 
 
@@ -504,10 +527,16 @@ import time:      3000 |       3000 | json
 
 def test_imports_are_summed_up_by_package():
     spent = start.import_times(SAID)
-    assert (spent["torch"], spent["fastai"], spent["all else"]) == (0.5001, 0.02, 0.003)
+    assert spent == pytest.approx({"torch": 0.5001, "fastai": 0.02, "json": 0.003})
     lines = start.section(spent, 0.1, 8.0, 1.5, {"cold": (60.0, 12.0)})
     assert lines[0].startswith("Plain Python starts and ends in 0.1 s; with")
-    assert "| torch | 0.50 |" in lines and "| cold | 60 | 12 | 72 |" in lines
+    assert lines[-10:-6] == [
+        "| torch | 0.50 |",
+        "| fastai | 0.02 |",
+        "| json | 0.00 |",
+        "| all else | 0.00 |",
+    ]
+    assert "| cold | 60 | 12 | 72 |" in lines
 
 
 def test_a_command_that_fails_says_why():
@@ -530,5 +559,28 @@ def test_each_part_writes_its_section_as_it_goes(tmp_path, monkeypatch):
     text = bench_all.REPORT.read_text()
     assert "`python -m bench --parts limit --rounds 2`" in text and "2 rounds" in text
     assert "the first half" in text and bench_all.TITLES["start"] not in text
+    # What another kind of hardware gave stays, and comes first or last in its part.
+    assert report.kind() in report.KINDS
+    monkeypatch.setattr(bench_all, "kind", lambda: "GPU, float16")
+    assert bench_all.main(["--parts", "limit", "--rounds", "5"]) == 0
+    text = bench_all.REPORT.read_text()
+    assert "2 rounds" in text and "5 rounds" in text and "the first half" in text
+    places = [text.index(words) for words in ("5 rounds", "2 rounds", "the first half")]
+    assert places == sorted(places)
+
+
+def test_a_part_that_fails_leaves_the_others_their_turn(tmp_path, monkeypatch, capsys):
+    def fails(rounds, tell):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(bench_all, "REPORT", tmp_path / "results.md")
+    monkeypatch.setattr(growth, "measure", fails)
+    monkeypatch.setattr(limit, "measure", lambda rounds, tell: tell(["measured"]))
+    assert bench_all.main(["--parts", "growth", "limit"]) == 1
+    assert "growth: no network" in capsys.readouterr().err
+    assert "measured" in bench_all.REPORT.read_text()
+
+
+def test_rounds_are_one_or_more():
     with pytest.raises(SystemExit):
         bench_all.main(["--rounds", "0"])

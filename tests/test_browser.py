@@ -253,7 +253,9 @@ def photograph(lab, name):
         for part in PARTS
     ]
     step = height - 150  # what is above and below the notebook, and some of it twice
-    for part, start, end in zip(PARTS, tops, tops[1:], strict=False):
+    ends = [*tops[1:], panel.evaluate("panel => panel.scrollHeight")]
+    tops[0] = 0  # the title as well
+    for part, start, end in zip(PARTS, tops, ends, strict=True):
         for i in range(int((end - start) // step) + 1):
             panel.evaluate(top, start + i * step)
             lab.page.wait_for_timeout(300)
