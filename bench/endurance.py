@@ -34,8 +34,7 @@ from tools.run_notebook import RunError, execute, write
 REPORT = ROOT / "bench" / "endurance.md"
 START = (
     "# Measured by `python -m bench.endurance`\n\nResident memory, looked at every 0.2 s; a MB is a"
-    " million bytes. Pages that the kernel shares with its processes count once (PSS), where the"
-    " system tells it."
+    " million bytes. With its processes: the kernel, and what these share with nobody (USS)."
 )
 TITLES = ("One Run All", "Run All again and again in one kernel", "A large folder")
 PART_ONE = "summary"  # the cell that ends Part I
@@ -52,8 +51,8 @@ class Watch(threading.Thread):
     Attributes
     ----------
     looks : list of (float, int, int, int)
-        Seconds, number of the cell (from 0), resident bytes of the kernel, and of the kernel
-        together with all processes that it started.
+        Seconds, number of the cell (from 0), resident bytes of the kernel, and these together with
+        what the processes that it started share with nobody.
     highest : int or None
         The kernel's own record of its peak, in bytes (Linux only).
     """
@@ -82,9 +81,8 @@ class Watch(threading.Thread):
         with suppress(psutil.Error, OSError):
             self._kernel = self._kernel or kernel_below(psutil.Process())
             own = self._kernel.memory_info().rss
-            below = self._kernel.children(recursive=True)
-            both = sum(map(own_part, [self._kernel, *below])) if below else own
-            self.looks.append((time.monotonic(), self.cell, own, max(own, both)))
+            below = sum(map(alone, self._kernel.children(recursive=True)))
+            self.looks.append((time.monotonic(), self.cell, own, own + below))
             self.highest = highest(self._kernel.pid) or self.highest
 
     def hear(self, text):
@@ -101,12 +99,9 @@ class Watch(threading.Thread):
         return [look for look in self.looks if look[1] in cells]
 
 
-def own_part(process):
-    """Return a process' resident bytes, of pages that it shares only its part, if that is known."""
-    try:
-        return process.memory_full_info().pss
-    except (AttributeError, psutil.AccessDenied):  # known on Linux only
-        return process.memory_info().rss
+def alone(process):
+    """Return the bytes that a process shares with no other: what its end would set free."""
+    return process.memory_full_info().uss
 
 
 def kernel_below(process):

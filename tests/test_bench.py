@@ -173,7 +173,7 @@ def test_the_watch_sees_a_kernel_and_what_it_starts():
             [sys.executable, "-c", parent, "ipykernel_launcher"], stdin=subprocess.PIPE
         )
         deadline = time.monotonic() + 60
-        while not any(tree - own > 50e6 for *_, own, tree in watch.looks):
+        while not any(tree - own > 45e6 for *_, own, tree in watch.looks):
             assert time.monotonic() < deadline, watch.looks[-3:]
             time.sleep(0.05)
         watch.hear("1.0 s\n[2/2] heading ... ")
@@ -232,19 +232,18 @@ def seen(*looks):
     return watch
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what is shared")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 def test_pages_that_processes_share_count_once():
     """A child that does nothing shares almost all that it has."""
     pages = bytearray(os.urandom(50_000_000))
-    before = endurance.own_part(psutil.Process())
     child = os.fork()
     if not child:
         time.sleep(60)
         os._exit(0)
     try:
-        both = [psutil.Process(), psutil.Process(child)]
-        assert sum(map(endurance.own_part, both)) < before + 25_000_000
-        assert sum(p.memory_info().rss for p in both) > before + 50_000_000
+        child_process = psutil.Process(child)
+        assert child_process.memory_info().rss > 50_000_000
+        assert endurance.alone(child_process) < 25_000_000
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -424,11 +423,26 @@ def test_the_race_runs_the_notebooks_own_cells(stored, monkeypatch):
         part_one.changed("learn = 1", part_one.OURS, "")
 
 
+def test_a_prediction_is_not_taken_for_an_epoch(monkeypatch):
+    monkeypatch.syspath_prepend(peers.RECIPES)
+    from part_one import teller
+    from run import Notes
+
+    notes, right = Notes(), lambda guess, truth: (guess - truth).abs().lt(1e3).float().mean()
+    learn = synth_learner(metrics=right)
+    learn.add_cb(teller(learn, notes))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2)
+        learn.get_preds()
+    total = len(learn.dls.valid_ds)
+    assert [seen[1:] for seen in notes.seen] == [(total, total)] * 2
+
+
 @pytest.mark.parametrize(
     "name", ["part_one", "stock_fastai", "pytorch_tutorial", "keras_guide", "hf_trainer"]
 )
 def test_a_recipe_learns(name, tmp_path, request):
-    if name == "stock_fastai":  # but for one line it is part_one
+    if name in ("part_one", "stock_fastai"):  # the notebook's own cells, which are tried elsewhere
         request.getfixturevalue("fast_enough")
     for package in {"keras_guide": ["keras"], "hf_trainer": ["transformers"]}.get(name, []):
         pytest.importorskip(package, reason=f"{package} is missing; `make bench` puts it elsewhere")
