@@ -62,9 +62,22 @@ def import_times(said):
     return spent
 
 
+def compiler_time(said):
+    """Return from the same the seconds for PyTorch's compiler, with all that it loads first."""
+    whole = re.findall(r"(?m)^import time: +\d+ \| +(\d+) \| *torch\._dynamo", said)
+    return max(map(int, whole), default=0) / 1e6
+
+
 def imports(rounds):
-    """Return the seconds of the imports by package in a typical round, and of a kernel's start."""
-    found = []
+    """Measure the imports and a kernel's start; each figure is the middle one of the rounds.
+
+    Returns
+    -------
+    Counter, float, float, float, float
+        Seconds by package; of PyTorch's compiler among them; of a Python that does nothing, one
+        with the imports, and a kernel that does nothing.
+    """
+    found, compiler = [], []
     for _ in range(rounds):
         said = subprocess.run(
             [sys.executable, "-X", "importtime", "-c", IMPORTS],
@@ -74,11 +87,12 @@ def imports(rounds):
             text=True,
         ).stderr
         found.append(import_times(said))
+        compiler.append(compiler_time(said))
     typical = Counter({name: statistics.median(one[name] for one in found) for name in found[0]})
     nothing = [seconds_of([sys.executable, "-c", "pass"]) for _ in range(rounds)]
     whole = [seconds_of([sys.executable, "-c", IMPORTS], cwd=ROOT) for _ in range(rounds)]
     kernel = [seconds_of([sys.executable, "-c", KERNEL], cwd=ROOT) for _ in range(rounds)]
-    return typical, *(statistics.median(times) for times in (nothing, whole, kernel))
+    return typical, *map(statistics.median, (compiler, nothing, whole, kernel))
 
 
 def set_up():
@@ -106,7 +120,7 @@ def set_up():
     return found
 
 
-def section(typical, nothing, whole, kernel, clones=None):
+def section(typical, compiler, nothing, whole, kernel, clones=None):
     """Return the section of the report, line by line."""
     shown = typical.most_common(SHOWN)
     rest = ("all else", sum(typical.values()) - sum(seconds for _, seconds in shown))
@@ -118,6 +132,10 @@ def section(typical, nothing, whole, kernel, clones=None):
         " package without the others that it loads:",
         "",
         *table(("package", "s"), [(name, f"{s:.2f}") for name, s in [*shown, rest]]),
+        "",
+        f"{compiler:.1f} s of these go to PyTorch's compiler, `torch._dynamo`, and what it loads."
+        " The notebook compiles nothing: torchvision loads it to ask whether one of its operators"
+        " (`roi_align`) could be compiled, and only a trick could keep it out.",
     ]
     if clones:
         rows = [

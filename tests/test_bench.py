@@ -536,16 +536,20 @@ import time:       100 |        100 |     torch._C
 import time:    500000 |     500100 |   torch
 import time:     20000 |     520100 | fastai.vision.all
 import time:      3000 |       3000 | json
+import time:      2000 |     150000 |       torch._dynamo.exc
+import time:    300000 |     450000 |     torch._dynamo.utils
 """
 
 
 def test_imports_are_summed_up_by_package():
     spent = start.import_times(SAID)
-    assert spent == pytest.approx({"torch": 0.5001, "fastai": 0.02, "json": 0.003})
-    lines = start.section(spent, 0.1, 8.0, 1.5, {"cold": (60.0, 12.0)})
+    assert spent == pytest.approx({"torch": 0.8021, "fastai": 0.02, "json": 0.003})
+    compiler = start.compiler_time(SAID)
+    assert compiler == 0.45
+    lines = start.section(spent, compiler, 0.1, 8.0, 1.5, {"cold": (60.0, 12.0)})
     assert lines[0].startswith("Plain Python starts and ends in 0.1 s; with")
-    assert lines[-10:-6] == [
-        "| torch | 0.50 |",
+    assert lines[-12:-8] == [
+        "| torch | 0.80 |",
         "| fastai | 0.02 |",
         "| json | 0.00 |",
         "| all else | 0.00 |",
