@@ -5,7 +5,8 @@
     python -m bench.endurance --pictures 20000    so many generated pictures, through the runner
 
 Each writes its own section of bench/endurance.md and leaves the others as they are. With `--small`
-the first two take a small part of imgs, for a quick look that is printed and not written.
+the first two take a small part of imgs: what a run leaves behind does not depend on the number of
+pictures, but its peak does, so that one small Run All is only printed and not written.
 """
 
 import argparse
@@ -42,6 +43,7 @@ LIMIT = 3e9  # bytes that one Run All should stay under
 EVERY = 0.2  # seconds between two looks
 WARM_UP = 2  # first runs that fill caches, and don't count as growth
 STEADY = 0.05  # a drift of less than this share counts as none
+SMALL = {"train": 16, "valid": 4}  # pictures of each class, in a small part of imgs
 SIDE = 160  # pixels of a generated picture
 
 
@@ -161,8 +163,8 @@ def run_all(runs=1):
 
 
 def small_folder(path):
-    """Copy a small part of imgs: of each class 16 to train on and 4 to check on, 2 to test."""
-    for split, most in (("train", 16), ("valid", 4)):
+    """Copy a small part of imgs, and two pictures to test."""
+    for split, most in SMALL.items():
         for folder in sorted((ROOT / "imgs" / split).iterdir()):
             (path / split / folder.name).mkdir(parents=True)
             for file in sorted(folder.glob("*.jpg"))[:most]:
@@ -301,8 +303,9 @@ def peak_section(watch, ids):
     return [said, "", "The five cells that need most:", "", *table(head, rows)]
 
 
-def runs_section(watch, ids, runs):
-    """Return the section on many Run All, line by line."""
+def runs_section(watch, ids, runs, small=False):
+    """Return the section on many Run All, on imgs or on a small part of it, line by line."""
+    pictures = 2 * SMALL["train"] if small else "all"
     rows, after = [], []
     for n in range(runs):
         looks = watch.of(range(n * len(ids), (n + 1) * len(ids)))
@@ -310,7 +313,8 @@ def runs_section(watch, ids, runs):
         peak = max(look[3] for look in looks)
         rows.append((n + 1, f"{looks[-1][0] - looks[0][0]:.0f}", mb(after[-1]), mb(peak)))
     head = ("run", "seconds", "kernel, after it", "peak, with its processes")
-    return [growth_sentence(after), peak_sentence(watch), "", *table(head, rows)]
+    on = f"On {pictures} pictures of imgs to train on."
+    return [on, growth_sentence(after), peak_sentence(watch), "", *table(head, rows)]
 
 
 def large_section(watch, ids, number, status):
@@ -355,7 +359,7 @@ def main(argv=None):
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--runs", type=int, default=1, help="Run All so many times in one kernel")
     what.add_argument("--pictures", type=int, help="generate so many, and run on those")
-    parser.add_argument("--small", action="store_true", help="a quick look on a few pictures")
+    parser.add_argument("--small", action="store_true", help="on a few pictures of imgs")
     args = parser.parse_args(argv)
     if args.runs < 1 or (args.pictures is not None and args.pictures < 100):
         parser.error("--runs must be at least 1, --pictures at least 100")
@@ -382,11 +386,11 @@ def main(argv=None):
                     print("\nInterrupted; nothing was written.", file=sys.stderr)
                     return 130
             if args.runs > 1:
-                title, lines = TITLES[1], runs_section(watch, ids, args.runs)
+                title, lines = TITLES[1], runs_section(watch, ids, args.runs, args.small)
             else:
                 title, lines = TITLES[0], peak_section(watch, ids)
     print(*lines, sep="\n")
-    if not args.small:
+    if args.runs > 1 or not args.small:
         words = " ".join(sys.argv[1:] if argv is None else argv)
         old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
         command = f"python -m bench.endurance {words}".strip()

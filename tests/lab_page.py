@@ -85,7 +85,7 @@ class Server:
 
 
 @contextmanager
-def serving(root, folder, **variables):
+def serving(root, folder, python=sys.executable, **variables):
     """Start ``tools/lab.py`` of a copy of the repo, and close it with Ctrl-C in the end.
 
     Parameters
@@ -94,6 +94,8 @@ def serving(root, folder, **variables):
         The copy.
     folder : Path
         For all that JupyterLab keeps about its user.
+    python : path
+        The Python to start it with.
     **variables : str
         For the environment.
 
@@ -115,7 +117,7 @@ def serving(root, folder, **variables):
         **variables,
     )
     process = subprocess.Popen(
-        [sys.executable, "tools/lab.py", "--no-browser"],
+        [str(python), "tools/lab.py", "--no-browser"],
         cwd=root,
         env=env,
         stdin=subprocess.DEVNULL,

@@ -284,6 +284,9 @@ def test_the_sections_hold_what_was_seen():
     ]
     runs = endurance.runs_section(watch, ["a"], 3)
     assert runs[-1] == "| 3 | 59 | 1,002 MB | 1,012 MB |"
+    assert runs[0] == "On all pictures of imgs to train on."
+    small = endurance.runs_section(watch, ["a"], 3, small=True)
+    assert small[0] == "On 32 pictures of imgs to train on."
     large = endurance.large_section(watch, ["a", "b", "c"], 20_000, 1)
     assert large[0].endswith("the run ended with status 1, in the cell c, after 3 minutes.")
     assert "| b | 59 | 1,001 MB | 1,011 MB | +0 MB |" in large
