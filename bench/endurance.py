@@ -43,7 +43,7 @@ LIMIT = 3e9  # bytes that one Run All should stay under
 EVERY = 0.2  # seconds between two looks
 WARM_UP = 2  # first runs that fill caches, and don't count as growth
 STEADY = 0.05  # a drift of less than this share counts as none
-SMALL = {"train": 16, "valid": 4}  # pictures of each class, in a small part of imgs
+SMALL = {"train": 8, "valid": 4}  # pictures of each class, in a small part of imgs
 SIDE = 160  # pixels of a generated picture
 
 

@@ -158,7 +158,7 @@ def test_the_generated_folder_is_sound_and_the_same_every_time(tmp_path, capsys)
 def test_the_small_folder_is_a_part_of_imgs(tmp_path):
     endurance.small_folder(tmp_path)
     assert check_folder(tmp_path) == {
-        "train": {"doraemon": 16, "walle": 16},
+        "train": {"doraemon": 8, "walle": 8},
         "valid": {"doraemon": 4, "walle": 4},
     }
     assert len(list((tmp_path / "test").iterdir())) == 2
@@ -286,7 +286,7 @@ def test_the_sections_hold_what_was_seen():
     assert runs[-1] == "| 3 | 59 | 1,002 MB | 1,012 MB |"
     assert runs[0] == "On all pictures of imgs to train on."
     small = endurance.runs_section(watch, ["a"], 3, small=True)
-    assert small[0] == "On 32 pictures of imgs to train on."
+    assert small[0] == "On 16 pictures of imgs to train on."
     large = endurance.large_section(watch, ["a", "b", "c"], 20_000, 1)
     assert large[0].endswith("the run ended with status 1, in the cell c, after 3 minutes.")
     assert "| b | 59 | 1,001 MB | 1,011 MB | +0 MB |" in large

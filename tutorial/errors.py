@@ -33,6 +33,7 @@ MADE_IN_STEP = {
     "heads": 18,
     "hits": 18,
     "again": 18,
+    "tuned": 18,
     "before": 18,
     "after": 18,
     "curve": 19,
