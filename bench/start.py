@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.report import ROOT, table
-from tests.lab_page import browsing, chromium_at, serving
 from tools.browser import install_browser
+from tools.lab_page import browsing, chromium_at, serving
 
 IMPORTS = "import tutorial\nfrom fastai.vision.all import *\nfrom tutorial import *\n"
 KERNEL = """
@@ -56,7 +56,7 @@ def import_times(said):
 
 
 def compiler_time(said):
-    """Return from the same the seconds for PyTorch's compiler, with all that it loads first."""
+    """Return the seconds of PyTorch's compiler, with all that it loads first, from the same."""
     whole = re.findall(r"(?m)^import time: +\d+ \| +(\d+) \| *torch\._dynamo", said)
     return max(map(int, whole), default=0) / 1e6
 

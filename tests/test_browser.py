@@ -13,11 +13,11 @@ import sys
 
 import pytest
 from conftest import NOTEBOOK, ROOT, code_cells, project_files
-from lab_page import KERNEL, RUN, browsing, chromium_at, serving
 from PIL import Image
 
 from tools import browser
 from tools.editions import CHINESE
+from tools.lab_page import KERNEL, RUN, browsing, chromium_at, serving
 
 RUN_ALL_S = 900
 OUT = ROOT / "out" / "browser"

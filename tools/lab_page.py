@@ -117,7 +117,7 @@ def serving(root, folder, python=sys.executable, **variables):
         **variables,
     )
     process = subprocess.Popen(
-        [str(python), "tools/lab.py", "--no-browser"],
+        [python, "tools/lab.py", "--no-browser"],
         cwd=root,
         env=env,
         stdin=subprocess.DEVNULL,
