@@ -144,6 +144,9 @@ def execute(nb, say=print):
         startup_timeout=120,
         kernel_name="python3",
         record_timing=False,
+        # Asked to end, it sometimes prints a traceback of its sockets, which close in any order.
+        # Killed, it loses nothing: what the cells leave is written before they end.
+        shutdown_kernel="immediate",
         # else the kernel warns that it talks to us without encryption
         config=Config(
             KernelManager={"transport_encryption": "auto" if zmq.has("curve") else "disabled"}
