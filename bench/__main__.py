@@ -26,6 +26,7 @@ START = (
 TITLES = {  # in this order in the report
     "peers": "Against what you would otherwise run",
     "limit": "Against the bare arithmetic",
+    "seeds": "Whether it costs accuracy",
     "gains": "What each choice brings",
     "growth": "More pictures, more classes",
     "start": "Until something is on the screen",

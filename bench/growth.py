@@ -23,8 +23,8 @@ FLAT = 0.15  # how far the seconds a picture, or the peaks, may lie apart, as a 
 def copies(path, number, classes):
     """Fill a folder with pictures of imgs, again and again under other names.
 
-    The class says nothing about the picture: what is measured is time. Where the system can, a copy
-    is a second name of one file, so that it takes no room on the disk.
+    The class says nothing about the picture: what is measured is time. A copy is a
+    link, so that it takes no room on the disk (on Windows that wants the developer mode).
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from bench.recipes.part_one import part_one
 from bench.report import ROOT, table
 from tutorial import wilson
 from tutorial.precision import best_dtype
@@ -45,7 +46,7 @@ def peers_python():
     """Return the Python of an environment with the peers' packages on top of ours; made once.
 
     A line in a .pth file lets it see the packages of this environment, so PyTorch is not installed
-    a second time, and pip adds only what is missing.
+    a second time, and uv adds only what is missing.
     """
     python = HOME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted = (RECIPES / "requirements.txt").read_text(encoding="utf-8")
@@ -58,8 +59,9 @@ def peers_python():
     ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     there = Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
     (there / "ours.pth").write_text(f"{ours}\n", encoding="utf-8")
-    pip = [python, "-m", "pip", "install", "--quiet", "-r", RECIPES / "requirements.txt"]
-    subprocess.run(pip, check=True)
+    # uv, since an environment made on Debian has no pip of its own
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*uv, "-r", RECIPES / "requirements.txt"], check=True)
     mark.write_text(wanted, encoding="utf-8")
     return python
 
@@ -100,9 +102,6 @@ def lines_to_read(name):
     """Count the lines that a learner reads until the network is trained."""
     recipe, _ = RACE[name]
     if name in (OURS, STOCK):
-        sys.path.insert(0, str(RECIPES))
-        from part_one import part_one
-
         plain = {"learn": "learn = vision_learner(dls, resnet34, metrics=accuracy)"}
         cells = {id: code for id, _, code in part_one() if id in TRAINING}
         return sum(lines_of(code) for code in (cells | (plain if name == STOCK else {})).values())
@@ -203,6 +202,11 @@ def section(runs):
     steps = {
         heading: [run["steps"][heading] for run in runs[OURS]] for heading in runs[OURS][0]["steps"]
     }
+    waiting = ", ".join(
+        f"{name} with {' + '.join(map(str, epochs))} epochs"
+        for name, (_, epochs) in RACE.items()
+        if name not in runs
+    )
     return [
         f"Rounds: {rounds}, each with a seed of its own. Seconds are since the process began,"
         " median (least to most); Part I's include its figures, tables and estimates. Accuracy at"
@@ -212,6 +216,7 @@ def section(runs):
         " network; for the notebook those of the cells that train.",
         "",
         *table(head, rows),
+        *(["", f"Not measured: {waiting}."] if waiting else []),
         "",
         "How many times sooner the notebook is at the other's best accuracy, 0 where it never comes"
         f" so far. Many epochs are many chances at {runs[OURS][0]['seen'][0][2]} pictures, so a"

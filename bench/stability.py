@@ -20,15 +20,15 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-import nbformat
 
+from bench.recipes.part_one import SEED, changed
+from bench.recipes.part_one import part_one as cells_until
 from bench.report import ROOT, hardware
 from tools.run_notebook import write
 from tutorial import wilson
 from tutorial.download import sha256
 
 LAST = "verdict-tuned"  # the cell that ends what is repeated
-SEED = "set_seed(42,"  # as the first cell writes it
 WHEN = ("before", "after")  # fine-tuning
 KEPT = ROOT / "out" / "stability.jsonl"
 REPORT = ROOT / "bench" / "stability.md"
@@ -40,16 +40,13 @@ FOLDERS = ["weights", "imgs/train", "imgs/valid", "imgs/test"]
 
 def part_one():
     """Return id and code of each cell of demo.ipynb, from the first to the second verdict."""
-    nb = nbformat.read(ROOT / "demo.ipynb", as_version=4)
-    cells = [(cell.id, cell.source) for cell in nb.cells if cell.cell_type == "code"]
-    return cells[: [id for id, _ in cells].index(LAST) + 1]
+    return [(id, code) for id, _, code in cells_until(LAST)]
 
 
 def with_seed(cells, seed):
     """Return the cells with another seed in place of 42."""
-    if sum(code.count(SEED) for _, code in cells) != 1:
-        raise ValueError(f"The cells of Part I should say {SEED!r} once.")
-    return [(id, code.replace(SEED, f"set_seed({seed},")) for id, code in cells]
+    (first, code), *others = cells
+    return [(first, changed(code, SEED, f"set_seed({seed},")), *others]
 
 
 def run(cells, seed):
@@ -252,6 +249,7 @@ def main(argv=None):
         parser.error("--seeds must be at least 1")
     os.chdir(ROOT)  # the cells look for imgs here
     os.environ.pop("IMGS", None)
+    os.environ["BODY"] = "bundled"  # the report says so
     matplotlib.use("agg")
     warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
     try:

@@ -79,6 +79,16 @@ def run(opts, *command, read=True, silent=True):
         Whether to return what it prints, instead of letting the person see it.
     silent : bool
         Whether to hold back its errors too, and to explain them. Such a command can ask nothing.
+
+    Returns
+    -------
+    str
+        What it prints, if `read`; "" in a dry run.
+
+    Raises
+    ------
+    Problem
+        If there is no such command here, or if it fails.
     """
     print(f"{'' if opts.dry_run else '$ '}{shown(command)}", flush=True)
     if opts.dry_run:
@@ -167,8 +177,8 @@ def newest_family(text):
     ]
     if not found:
         raise Problem(
-            f"Google lists no image with an NVIDIA driver {DRIVER} or newer; setup_gcp.md, step 5,"
-            " tells what else there is."
+            f"Google lists no image with an NVIDIA driver {DRIVER} or newer: setup_gcp.md tells"
+            " what to do under `family/... was not found`, and plan B does without."
         )
     return max(found)[-1]
 
@@ -302,7 +312,7 @@ def check_port(port):
         if s.connect_ex(("127.0.0.1", port)) == 0:
             raise Problem(
                 f"Port {port} of this computer is taken, perhaps by a JupyterLab of your own: close"
-                f" it, or add --port {port + 1}."
+                f" it, or add --port {port + 1 if port < 65535 else 8080}."
             )
 
 
@@ -408,6 +418,13 @@ def delete(opts):
     status(opts)
 
 
+def port(text):
+    """A port out of the command line."""
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
 def options(args):
     """The command line, read."""
     each = argparse.ArgumentParser(add_help=False)
@@ -428,7 +445,7 @@ def options(args):
             sub.add_argument("--standard", action="store_true", help="not Spot: dearer, surer")
             sub.add_argument("--hours", type=int, default=4, choices=range(1, 25), metavar="1-24")
         if part is connect:
-            sub.add_argument("--port", type=int, default=8080, help="of this computer (8080)")
+            sub.add_argument("--port", type=port, default=8080, help="of this computer (8080)")
     return parser.parse_args(args)
 
 

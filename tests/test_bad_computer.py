@@ -557,15 +557,22 @@ def stepped(tmp_path_factory):
 
 
 def test_every_skipped_step_gets_a_hint(stepped):
-    """Each name of the table in errors.py, with the step whose cells do make it."""
-    made, step = {}, 0
+    """Each name of the table in errors.py, with the step whose cells do make it.
+
+    In it is whatever a cell reads that an earlier cell makes.
+    """
+    made, read, step = {}, set(), 0
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         if cell.cell_type == "markdown":
             step = int((re.findall(r"(?m)^### Step (\d+)", cell.source) or [step])[-1])
         else:
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    made.setdefault(node.id, step)
+            nodes = list(ast.walk(ast.parse(cell.source)))
+            names = [node for node in nodes if isinstance(node, ast.Name)]
+            here = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            own = here | {node.arg for node in nodes if isinstance(node, ast.arg)}
+            read |= {node.id for node in names if node.id in made} - own
+            made |= {name: step for name in here - set(made)}
+    assert read <= set(errors.MADE_IN_STEP)
     for name, number in errors.MADE_IN_STEP.items():
         said = stepped[f"skipped {name}"]
         assert made[name] == number and said.startswith(f"`{name}` is made in step {number},")

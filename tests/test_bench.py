@@ -19,7 +19,7 @@ from conftest import ROOT
 from fastai.test_utils import synth_learner
 
 from bench import __main__ as bench_all
-from bench import endurance, gains, growth, limit, peers, report, scale, stability, start
+from bench import endurance, gains, growth, limit, peers, report, scale, seeds, stability, start
 from tutorial import check_folder, check_images
 
 matplotlib.use("agg")
@@ -397,6 +397,10 @@ def test_the_report_of_the_race():
     assert any(line.startswith(row) for line in lines)
     assert "| PyTorch's tutorial | 93.9% | 1 of 1 | 4.5 | 1: met |" in lines
     assert any(line.startswith("Part I takes 100 s") for line in lines)
+    assert not any(line.startswith("Not measured") for line in lines)
+    del runs["PyTorch's tutorial"]  # as while the race goes on
+    rest = peers.section(runs | {peers.OURS: [ours]})
+    assert "Not measured: PyTorch's tutorial with 25 epochs." in rest
     assert "| Step 2 | 3.5 |" in lines
     lines = {
         row.split(" | ")[0]: int(row.split(" | ")[-1][:-2]) for row in lines if " 2,000 " in row
@@ -564,6 +568,47 @@ def test_a_command_that_fails_says_why():
     with pytest.raises(RuntimeError, match="on purpose"):
         start.seconds_of([sys.executable, "-c", "raise SystemExit('on purpose')"])
     assert start.seconds_of([sys.executable, "-c", "pass"]) > 0
+
+
+def test_ten_seeds_are_compared_pair_by_pair(tmp_path, monkeypatch):
+    ours, stock = seeds.MAKERS
+    rows = [
+        {ours: [(0.5, 0.8), (0.2, 0.9)], stock: [(0.5, 0.9), (0.3, 0.9)]},
+        {ours: [(0.4, 0.6), (0.1, 1.0)], stock: [(0.5, 0.9), (0.3, 0.8)]},
+        {ours: [(0.4, 0.7), (0.1, 0.8)], stock: [(0.5, 0.9), (0.3, 0.7)]},
+    ]
+    lines = seeds.section(rows)
+    table = "\n".join(lines)
+    assert "| after the head | 70.0% ± 10.0% | 90.0% ± 0.0% | -20.0 (-44.8 to +4.8) |" in table
+    assert "| 90.0% ± 10.0% | 80.0% ± 10.0% | +10.0 (-14.8 to +34.8) | -0.167 (" in table
+    assert "is +10.0 points from stock" in lines[0] and "can show: met" in lines[0]
+    assert "| 1 | 60.0% | 90.0% | 100.0% | 80.0% |" in lines
+    worse = [
+        {ours: [(0.5, 0.8), (0.2, 0.8 + n)], stock: [(0.5, 0.8), (0.2, 0.9)]} for n in (0, 0.01)
+    ]
+    assert "can show: NOT met" in seeds.section(worse)[0]
+    assert seeds.section(rows[:1])  # as after the first seed
+
+    # An interrupted measurement goes on after its last seed; of another recipe nothing counts.
+    trained, told = [], []
+
+    def train(dls, make, seed):
+        trained.append(seed)
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        return rows[seed % 3][ours]
+
+    monkeypatch.setattr(seeds, "KEPT", tmp_path / "out" / "seeds.jsonl")
+    monkeypatch.setattr(seeds, "train", train)
+    monkeypatch.setattr(seeds, "recipe", lambda cells: "this one")
+    with pytest.raises(KeyboardInterrupt):
+        seeds.measure(3, told.append)
+    assert trained == [0, 0, 1, 1] and len(told) == 1
+    seeds.measure(3, told.append)
+    assert trained[4:] == [n for n in range(1, 10) for _ in seeds.MAKERS]
+    assert "seeds 0 to 9" in told[-1][0]
+    monkeypatch.setattr(seeds, "recipe", lambda cells: "another")
+    assert seeds.kept("another") == [] and len(seeds.kept("this one")) == 10
 
 
 def test_each_part_writes_its_section_as_it_goes(tmp_path, monkeypatch):

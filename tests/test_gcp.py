@@ -308,6 +308,14 @@ def test_a_port_that_is_taken_is_named(cloud, do):
     assert cloud.calls == []
 
 
+@pytest.mark.parametrize("port", ["0", "99999", "-1", "eight"])
+def test_a_port_that_is_none_is_refused(vm, cloud, port, capsys):
+    with pytest.raises(SystemExit) as caught:
+        vm.options(["connect", f"--port={port}"])
+    assert caught.value.code == 2 and cloud.calls == []
+    assert f"{port} is not a port: give a number from 1 to 65535" in capsys.readouterr().err
+
+
 def test_the_tunnel_breaks_off(cloud, do):
     cloud.set(machines=[MACHINE], troubles=[["-N -L", "Connection closed"]])
     assert do("connect")[0].startswith("The tunnel broke off.")

@@ -139,6 +139,7 @@ def test_the_record_says_what_was_used(record, folder, learn):
     assert str(folder.parent) not in json.dumps(record, ensure_ascii=False)
     assert record["input"] == {
         "pixels": [64, 64],
+        "fitted": ["crop"],
         "batch": 8,
         "normalised": True,
         "augmentation": ["flip", "rotate", "zoom", "warp", "brightness", "contrast"],
@@ -168,6 +169,21 @@ def test_another_body_is_not_called_ours(folder, learn, monkeypatch):
     network = run_record(learn.dls, folder, learn, 1, SCHEDULE, {})["network"]
     assert network["architecture"] == "resnet18"
     assert network["body"] == {"which": "other", "sha256": None}
+
+
+def test_a_body_of_random_numbers_is_called_so(folder, learn, monkeypatch):
+    monkeypatch.setattr(learn, "pretrained", False)
+    record = run_record(learn.dls, folder, learn, 1, SCHEDULE, {})
+    assert record["network"]["body"] == {"which": "random", "sha256": None}
+    assert "its body initialised with random numbers, its head" in methods(record)
+
+
+def test_pictures_that_were_squeezed_are_not_called_cropped(record):
+    squeezed = json.loads(json.dumps(record))
+    squeezed["input"]["fitted"] = ["squish"]
+    assert "Pictures were squeezed to 64" in methods(squeezed)
+    del squeezed["input"]["fitted"]  # as in records of earlier versions
+    assert "Pictures were resized to 64" in methods(squeezed)
 
 
 def test_a_schedule_that_was_not_followed_is_refused(folder, learn):
@@ -253,7 +269,7 @@ def test_the_paragraph_holds_the_figures_of_the_record(record):
         f"bundled weights, trained on generated pictures (SHA-256 {BODY_SHA256})",
         "dark (4), light (4)",
         "the validation set 4; the test set 2",
-        "64 × 64 pixels",
+        "Pictures were scaled and cropped to 64 × 64 pixels",
         "the head for 1 epoch at a learning rate of up to 0.003",
         "all layers for 2 epochs at discriminative learning rates",
         "0.0001 in the first layers and 0.001 in the head",

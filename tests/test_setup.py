@@ -399,6 +399,16 @@ def test_run_refuses_a_wrong_setting(tmp_path, environ, text):
         keeps("BODY has a wrong value in make run", done.stderr)
 
 
+def test_run_does_not_write_over_the_notebook(tmp_path):
+    notebook = write_notebook(tmp_path / "tiny.ipynb", "1 + 1")
+    before = notebook.read_bytes()
+    done = run(notebook, OUT=str(tmp_path))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "is where tiny.ipynb itself lies" in done.stderr
+    assert notebook.read_bytes() == before and os.listdir(tmp_path) == ["tiny.ipynb"]
+    keeps("the results would overwrite the notebook", done.stderr)
+
+
 def test_run_without_the_notebook(tmp_path):
     done = run(tmp_path / "none.ipynb")
     assert done.returncode == 1

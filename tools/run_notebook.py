@@ -222,6 +222,15 @@ def to_html(nb, name):
     )[0]
 
 
+def check_apart(notebook, folder):
+    """Raise RunError if the results would be written over the notebook that is run."""
+    if notebook.resolve().parent == folder:
+        raise RunError(
+            f"OUT={folder} is where {notebook.name} itself lies, and the results would overwrite"
+            " it: name another folder, `make run OUT=folder`."
+        )
+
+
 def check_writable(folder):
     """Make the folder for the results, and raise RunError if nothing can be written there."""
     try:
@@ -340,6 +349,7 @@ def main(argv=None):
         variables = settings(os.environ)
         nb = read(notebook)
         out = Path(variables["OUT"])
+        check_apart(notebook, out)
         check_writable(out)  # now, not after minutes of work
     except RunError as error:
         print(error, file=sys.stderr)

@@ -222,7 +222,8 @@ def install(pip, venv, requirements):
         check_disk(venv, 0.5)
         raise SetupError(
             "The packages could not be installed (the lines above say why): check the network "
-            "connection, then run make again; what was downloaded is kept."
+            "connection, then run make again"
+            + ("; what was downloaded is kept." if have_uv else ".")
         )
 
 
@@ -241,7 +242,8 @@ def first_import(venv):
     code = "import fastai.vision.all, ipykernel.kernelapp, jupyterlab.labapp, nbconvert"
     if subprocess.call([venv_python(venv), "-W", "ignore", "-c", code], env=env) != 0:
         raise SetupError(
-            "The packages are installed, but Python can't load them (the lines above say why)."
+            "The packages are installed, but Python can't load them (the lines above say why): "
+            "delete the folder .venv, then run make again."
         )
 
 

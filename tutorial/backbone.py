@@ -100,6 +100,11 @@ def body_in_use():
 
     Where BODY allows it, ImageNet's file is looked for now, and downloaded if need be. As the
     reader has the sentence then, `resnet34` will not print it again.
+
+    Raises
+    ------
+    BodyError
+        If BODY has another value, or the body that it asks for can't be had.
     """
     sentence = _choose(_wanted())[1]
     _said.add(sentence)

@@ -69,7 +69,7 @@ def check_images(path):
     broken = {file for file, problem, _ in found if FINDINGS[problem][1]}
     _compare([picture for picture in pictures if picture.file not in broken], found, path)
     table = _table(found, path)
-    _print_summary(table, pictures, path)
+    _print_summary(table, pictures)
     return table
 
 
@@ -392,7 +392,7 @@ def _table(found, path):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _print_summary(table, pictures, path):
+def _print_summary(table, pictures):
     """Print each kind of finding once, in English and in Chinese, with its first files."""
     counts = {s: sum(p.split == s for p in pictures) for s in ("train", "valid", "test")}
     print(f"{len(pictures)} pictures:", ", ".join(f"{s} {n}" for s, n in counts.items()))

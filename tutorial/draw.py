@@ -92,7 +92,7 @@ def overfits(train, valid):
     -------
     str
         One sentence. Overfitting is said of a training whose valid loss has risen by more than a
-        tenth above its lowest value while the train loss fell in every epoch.
+        tenth above its lowest value while the train loss fell in every epoch since.
     """
     best = valid.index(min(valid))
     falling = all(b < a for a, b in zip(train[best:], train[best + 1 :], strict=False))

@@ -36,13 +36,18 @@ MADE_IN_STEP = {
     "tuned": 18,
     "before": 18,
     "after": 18,
+    "train": 18,
+    "valid": 18,
     "curve": 19,
+    "start": 20,
     "wrong": 20,
     "visitors": 22,
     "visitor_probs": 22,
     "out": 24,
     "fresh": 24,
     "hint": 24,
+    "asked": 25,
+    "exported": 25,
     "record": 27,
 }
 

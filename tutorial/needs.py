@@ -8,6 +8,7 @@ from .errors import TutorialError
 __all__ = ["load_packages"]
 
 PACKAGES = ["torch", "torchvision", "fastai.vision.all", "safetensors.torch", "sklearn"]
+PACKAGES += ["imagehash", "psutil"]
 
 
 def load_packages():

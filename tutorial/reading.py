@@ -21,7 +21,12 @@ def load_image(file, mode=None):
 
     A JPEG several times larger than the network's input is decoded at a half, a quarter or an
     eighth of its size, which JPEG can do at less cost; its shorter side keeps `ENOUGH` pixels. And
-    a file that is to blame itself raises `PictureError`.
+    a file that is to blame itself is named.
+
+    Raises
+    ------
+    PictureError
+        If the file is no picture that can be read whole.
     """
     try:
         return _open(file, mode)

@@ -46,10 +46,13 @@ WORKS = {
     "Wilson, 1927": "E. B. Wilson, Probable inference, the law of succession, and statistical"
     " inference, Journal of the American Statistical Association 22 (1927), 209-212.",
 }
+# How pictures of another shape are made to fit, by fastai's names.
+FITTED = {"crop": "scaled and cropped", "pad": "scaled and padded", "squish": "squeezed"}
 BODIES = {
     "bundled": "the tutorial's bundled weights, trained on generated pictures",
     "imagenet": "ImageNet weights (torchvision's IMAGENET1K_V1)",
     "other": "the weights that fastai provides for it",
+    "random": "random numbers",
 }
 
 
@@ -117,8 +120,10 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
     Raises
     ------
     TutorialError
-        If the last training in `schedule` is not the last that `learn` had, or if one of the
-        figures is of a kind that JSON can't hold.
+        If the last training in `schedule` is not the last that `learn` had, if one of the figures
+        is of a kind that JSON can't hold, or if a picture of `dls` lies outside `path`.
+    BodyError
+        If the body that BODY asks for is not there any more.
     """
     path = Path(path)
     train, valid = list(dls.train_ds.items), list(dls.valid_ds.items)
@@ -140,6 +145,7 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
         },
         "input": {
             "pixels": _size(transforms),
+            "fitted": [t.method for t in transforms if isinstance(t, Resize)][-1:],
             "batch": dls.bs * processes,
             "normalised": any(isinstance(t, Normalize) for t in transforms),
             "augmentation": [name for t in transforms for name in _random_parts(t)],
@@ -222,7 +228,8 @@ def _data(record):
     pictures, fed = record["pictures"], record["input"]
     train, valid = (sum(pictures[split].values()) for split in ("train", "valid"))
     classes = ", ".join(f"{name} ({n})" for name, n in pictures["train"].items())
-    done = ["resized to {} × {} pixels".format(*fed["pixels"])] if fed["pixels"] else []
+    how = FITTED.get("".join(fed.get("fitted", [])), "resized")
+    done = [how + " to {} × {} pixels".format(*fed["pixels"])] if fed["pixels"] else []
     done += ["normalised"] if fed["normalised"] else []
     done += [f"fed in batches of {fed['batch']}"]
     random = f"; training pictures were altered at random ({', '.join(fed['augmentation'])})"
@@ -256,14 +263,16 @@ def _training(record):
         "still_batch_norm" in training["callbacks"]
     )
     seeds = f"s were {', '.join(map(str, seed))}" if isinstance(seed, list) else f" was {seed}"
+    half = record["precision"].startswith(("bfloat16", "float16"))
+    mixed = ", with weights and loss in float32," if half else ""
     company = training.get("processes", 1)  # records of earlier versions do not say
     together = f", by {company} processes that shared each batch" * (company > 1)
     return (
         f"It was trained with the one-cycle policy (Smith, 2018):"
         f" {_in_words(training['schedule'])}."
         f" The loss was {training['loss']}, the optimizer {training['optimizer']}{decoupled}{decay}"
-        f"{still}. Computation was in {record['precision']} on {record['device']}{together}, with"
-        f" Python {versions['python']}, fastai {versions['fastai']} (Howard and Gugger, 2020),"
+        f"{still}. Computation was in {record['precision']}{mixed} on {record['device']}{together},"
+        f" with Python {versions['python']}, fastai {versions['fastai']} (Howard and Gugger, 2020),"
         f" PyTorch {versions['torch']} and torchvision {versions['torchvision']}; the random"
         f" seed{seeds}."
     )
@@ -348,6 +357,8 @@ def _random_parts(transform):
 
 def _body(learn):
     """Return which trained body the learner started from, and the hash of its file."""
+    if not getattr(learn, "pretrained", True):  # vision_learner notes it
+        return {"which": "random", "sha256": None}
     if getattr(learn, "arch", None) is not backbone.resnet34:
         return {"which": "other", "sha256": None}
     file, _ = backbone._choose(backbone._wanted())

@@ -43,8 +43,9 @@ def check_folder(path):
     Raises
     ------
     FolderError
-        If a split is missing, if there are fewer than two classes or too few pictures, or if the
-        two splits do not hold the same classes.
+        If a split is missing or stands inside a class, if a folder can't be read or links in a
+        circle, if there are fewer than two classes or too few pictures, or if the two splits do not
+        hold the same classes.
     """
     path, counts = Path(path), {}
     for folder, problem in odd_folders(path):
@@ -128,7 +129,22 @@ def in_words(seconds):
 
 
 def hello(path, head_epochs, tune_epochs):
-    """Print one plain sentence for each thing that a run depends on."""
+    """Print one plain sentence for each thing that a run depends on.
+
+    Parameters
+    ----------
+    path : Path
+        As `check_folder` takes it.
+    head_epochs, tune_epochs : int
+        Of the trainings in steps 5 and 12, to estimate how long Run All takes.
+
+    Raises
+    ------
+    FolderError
+        If `check_folder` finds that the folder can't be used.
+    BodyError
+        If the body that BODY asks for can't be had.
+    """
     explain_skipped_steps()
     use_chinese_fonts()
     counts = check_folder(path)

@@ -3,7 +3,7 @@
 A creature is a mirror-symmetric assembly of ellipsoids, boxes, cylinders and cones.  Its
 decisions (which body, which head, how it moves, which hues) are known, so every picture is
 labelled for free.  A picture is ray cast: each part meets the rays of its own bounding square
-analytically and a depth buffer keeps the nearest, which gives about 2,000 sprites a second on
+analytically and a depth buffer keeps the nearest, which gives thousands of sprites a second on
 one core.
 """
 

@@ -175,7 +175,7 @@ class Threads:
         return ticks[3], sum(ticks)
 
     def after_step(self, side):
-        """Count a step; every 15 (or, on all cores, every 4) decide anew."""
+        """Count a step; every 30 (or, on all cores, every 6) decide anew."""
         self.steps += 1
         if self.steps < (30 if self.count == 1 else 6):
             return

@@ -82,7 +82,7 @@ def close_pairs(root, names=None, limit=NEAR, across=True):
     root : path-like
     names : list of str, optional
     limit : int
-        Pairs nearer than this many of 64 bits.
+        Pairs that differ in at most so many of 64 bits.
     across : bool
         Only pairs from different splits, else only pairs within one.
 
@@ -99,7 +99,7 @@ def close_pairs(root, names=None, limit=NEAR, across=True):
     pairs = [
         (int(far[i, j]), names[i], names[j])
         for i, j in combinations(range(len(names)), 2)
-        if far[i, j] < limit and (split[i] != split[j]) == across
+        if far[i, j] <= limit and (split[i] != split[j]) == across
     ]
     return sorted(pairs)
 
@@ -119,7 +119,7 @@ def main(argv=None):
     )
     right, of, cross, wrong = colour_accuracy(root)
     shares = colour_accuracy(root, plain=True)
-    near, close = close_pairs(root), close_pairs(root, limit=16)
+    near, close = close_pairs(root), close_pairs(root, limit=15)
     print(f"pictures            {len(pictures)}, {total / 1e6:.1f} MB together (bar: under 20)")
     print(f"sizes               {dict(Counter(p.size for p in pictures).most_common())}")
     print(f"recipes             {dict(sorted(Counter(map(recipe_of, all_names())).items()))}")
@@ -128,7 +128,7 @@ def main(argv=None):
     print(f"                    {cross:.1%} in five-fold cross-validation on train and valid")
     print(f"                    wrong: {', '.join(Path(n).stem for n in wrong)}")
     print(f"  plain shares      {shares[0]}/{of} = {shares[0] / of:.1%} on valid (bar: the same)")
-    print(f"near duplicates     {len(near)} pairs across splits under {NEAR} of 64 bits (bar: 0)")
+    print(f"near duplicates     {len(near)} pairs across splits within {NEAR} of 64 bits (bar: 0)")
     for d, a, b in close[:8]:
         print(f"                    {d} bits: {a}, {b}")
     colour = all(LOW <= n / of <= HIGH for n in (right, shares[0]))

@@ -105,7 +105,7 @@ class Cat:
             self.put(ball(0.018, 0.012, 0.022, n=10), "white", at, move(*q))
         p, _ = on_front(np.array([0, 1.70]), FACE, FACE_R)
         self.put(ball(0.105, n=24), "red", head, move(*p))
-        self.mouth(mood)
+        self.mouth()
         for s in (-1, 1):
             for k, z in enumerate((1.63, 1.52, 1.41)):
                 a, _ = on_front(np.array([s * 0.25, z]), FACE, FACE_R, 0.015)
@@ -114,7 +114,7 @@ class Cat:
         line = np.stack([np.zeros(8), np.linspace(1.6, 1.36, 8)], -1)
         self.put(tube(on_front(line, FACE, FACE_R, 0.006)[0], 0.012, 6), "line", head)
 
-    def mouth(self, mood):
+    def mouth(self):
         """Closed smile, half open or wide open."""
         w, z = self.rng.uniform(0.33, 0.46), 1.40
         kind = self.rng.choice(["smile", "open", "open", "wide"])

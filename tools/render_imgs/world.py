@@ -272,7 +272,7 @@ PARK = [bush, flowers, rock, bench, tree]
 # Places --------------------------------------------------------------------------------------
 
 
-def scatter(s, things, n, near, far, gap=1.5, scale=(0.7, 1.3), behind=True):
+def scatter(s, things, n, near, far, gap=1.5, scale=(0.7, 1.3)):
     """Things inside the view, clear of the robots.
 
     Parameters

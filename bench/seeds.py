@@ -1,0 +1,134 @@
+"""Whether the notebook's choices cost accuracy: its training and stock fastai's, seed by seed.
+
+Both train the same epochs on the same pictures from the same body, stock fastai in float32. Ten
+seeds, however many rounds are asked for: of three, a mean would say nothing.
+"""
+
+import inspect
+import json
+import math
+import statistics
+
+from fastai.vision.all import set_seed
+from scipy.stats import ttest_1samp
+
+from bench import limit
+from bench.limit import ALL, HEAD, RATES, learner, loaders, stock_learner
+from bench.report import ROOT, table
+from bench.stability import part_one, recipe
+from tools.run_notebook import write
+
+SEEDS = 10
+MAKERS = {"the notebook's": learner, "stock fastai": stock_learner}
+WHEN = ("after the head", "after all layers")
+KEPT = ROOT / "out" / "seeds.jsonl"  # an interrupted measurement goes on after its last seed
+
+
+def train(dls, make, seed):
+    """Train as the notebook does.
+
+    Returns
+    -------
+    list of (float, float)
+        Loss on valid and accuracy there, after the head and after all layers.
+    """
+    set_seed(seed, reproducible=True)
+    learn, found = make(dls), []
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(HEAD, RATES[0])
+        found.append(learn.recorder.values[-1][-2:])
+        learn.unfreeze()
+        learn.fit_one_cycle(ALL, RATES[1])
+        found.append(learn.recorder.values[-1][-2:])
+    return [tuple(map(float, pair)) for pair in found]
+
+
+def apart(rows, when, what):
+    """Return ours less stock's: the mean over the seeds, and its interval.
+
+    Parameters
+    ----------
+    rows : list of dict
+        For each seed, what `train` returned for each of `MAKERS`.
+    when : int
+        0 after the head, 1 after all layers.
+    what : int
+        0 the loss, 1 the accuracy in points of a hundred.
+
+    Returns
+    -------
+    tuple of float
+        Mean, least and most; the last two are NaN where there is nothing to tell a spread from.
+    """
+    ours, stock = ([row[name][when][what] for row in rows] for name in MAKERS)
+    scale = 100 if what else 1
+    values = [scale * (a - b) for a, b in zip(ours, stock, strict=True)]
+    if len(set(values)) < 2:
+        return statistics.mean(values), math.nan, math.nan
+    return statistics.mean(values), *ttest_1samp(values, 0).confidence_interval()
+
+
+def section(rows):
+    """Return the section of the report, line by line; `rows` as in `apart`."""
+    spread = []
+    for when, name in enumerate(WHEN):
+        cells = [name]
+        for maker in MAKERS:
+            rights = [row[maker][when][1] for row in rows]
+            deviation = statistics.stdev(rights) if len(rows) > 1 else 0
+            cells.append(f"{statistics.mean(rights):.1%} ± {deviation:.1%}")
+        for what, form in (
+            (1, "{:+.1f} ({:+.1f} to {:+.1f})"),
+            (0, "{:+.3f} ({:+.3f} to {:+.3f})"),
+        ):
+            cells.append(form.format(*apart(rows, when, what)))
+        spread.append(cells)
+    each = [
+        (n, *(f"{row[maker][when][1]:.1%}" for when in (0, 1) for maker in MAKERS))
+        for n, row in enumerate(rows)
+    ]
+    mean, low, high = apart(rows, 1, 1)
+    return [
+        f"{HEAD} epochs of the head and {ALL} of all layers, with the seeds 0 to {len(rows) - 1}."
+        f" At the end, the notebook's accuracy is {mean:+.1f} points from stock fastai's; of other"
+        f" seeds it would be {low:+.1f} to {high:+.1f} on average (95 % interval). Bar: no fall"
+        f" that these seeds can show: {'NOT met' if high < 0 else 'met'}. (One picture of valid is"
+        " 3 points.)",
+        "",
+        *table(
+            (
+                "accuracy on valid",
+                *(f"{maker}, mean ± sd" for maker in MAKERS),
+                "apart, points",
+                "loss apart",
+            ),
+            spread,
+        ),
+        "",
+        *table(
+            ("seed", *(f"{maker}, {when}" for when in WHEN for maker in MAKERS)),
+            each,
+        ),
+    ]
+
+
+def kept(mark):
+    """Return the finished seeds of this recipe (see bench.stability), in order."""
+    lines = KEPT.read_text(encoding="utf-8").splitlines() if KEPT.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return [row for row in rows if row["recipe"] == mark]
+
+
+def measure(rounds, tell):
+    """Measure ten seeds, whatever `rounds` says; `tell` gets the section after each."""
+    mark = recipe([*part_one(), inspect.getsource(limit)])
+    dls, rows = loaders(), kept(mark)
+    if rows:
+        tell(section(rows))
+    for seed in range(len(rows), SEEDS):
+        found = {name: train(dls, make, seed) for name, make in MAKERS.items()}
+        rows.append({"recipe": mark} | found)
+        write(KEPT, "".join(json.dumps(row) + "\n" for row in rows))
+        said = (f"{name} {found[name][1][1]:.1%}" for name in MAKERS)
+        print(f"seed {seed}: {', '.join(said)}", flush=True)
+        tell(section(rows))
