@@ -154,6 +154,22 @@ def stored():
 
 
 @pytest.fixture(scope="session")
+def three_classes(tmp_path_factory):
+    """A small folder of three classes, and what `make run` gives for it.
+
+    Returns
+    -------
+    (Path, Path, subprocess.CompletedProcess)
+        The folder, the folder of the results, and how it ended.
+    """
+    from shapes import make, run
+
+    root = tmp_path_factory.mktemp("shapes")
+    imgs = make(root / "我的 pictures", ["apple", "brick", "cone"], "folders")
+    return imgs, root / "out", run(imgs, root / "out")
+
+
+@pytest.fixture(scope="session")
 def executed(fast_enough, stored):
     """One run of demo.ipynb in a fresh kernel, which answers questions until the tests end."""
     nb = copy.deepcopy(stored)

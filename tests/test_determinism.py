@@ -1,6 +1,7 @@
 """The same seed gives the same answers, in any fresh kernel and in both precisions."""
 
 import copy
+import json
 import os
 from contextlib import contextmanager
 
@@ -10,7 +11,6 @@ import torch
 from conftest import ROOT, Run
 from nbclient import NotebookClient
 
-from bench.endurance import small_folder
 from tutorial import start
 from tutorial.precision import best_dtype
 
@@ -21,7 +21,7 @@ IN_FLOAT32 = "import tutorial.precision as p; p.best_dtype = lambda device: torc
 
 @contextmanager
 def fresh_kernel(stored, **variables):
-    """Yield a function that runs the notebook's cells, and tells what the network answers.
+    """Yield a kernel, and a function that runs the cells there and tells what the network answers.
 
     The answers are probabilities, to the last bit: JSON carries a float32 whole.
     """
@@ -33,33 +33,40 @@ def fresh_kernel(stored, **variables):
     def go(last, before_learn=""):
         for i, cell in enumerate(nb.cells):
             if cell.id == "learn":
-                run.do(before_learn)
+                kernel.do(before_learn)
             client.execute_cell(cell, i)
             if cell.id == last:
-                return {name: np.array(run.value(name)) for name in ANSWERS}
+                return {name: np.array(kernel.value(name)) for name in ANSWERS}
 
     with client.setup_kernel(env={**os.environ, **variables}):
-        run = Run(nb, client)
-        yield go
+        kernel = Run(nb, client)
+        yield kernel, go
 
 
-def test_a_second_run_and_a_fresh_kernel_answer_alike_to_the_last_bit(stored, tmp_path):
-    small_folder(tmp_path / "imgs")
-    places = {"IMGS": str(tmp_path / "imgs"), "OUT": str(tmp_path / "out")}
-    with fresh_kernel(stored, **places) as run:
+def test_a_second_run_and_a_fresh_kernel_answer_alike_to_the_last_bit(stored, three_classes):
+    imgs, out, done = three_classes  # `make run`, a kernel of its own
+    assert done.returncode == 0, done.stderr
+    noted = json.loads((out / "run.json").read_text("utf-8"))["figures"]
+    with fresh_kernel(stored, IMGS=str(imgs)) as (kernel, run):
         first, second = run(LAST), run(LAST)
-    with fresh_kernel(stored, **places) as run:
-        fresh = run(LAST)
+        history = kernel.value("[list(map(float, losses)) for losses in history]")
+        tables = {
+            "head only": kernel.value("first.probability"),
+            "fine-tuned": kernel.value("second.probability"),
+        }
     for name in ANSWERS:
         assert np.array_equal(first[name], second[name]), name
-        assert np.array_equal(first[name], fresh[name]), name
+    assert noted["losses of fine-tuning"] == history
+    for name, probabilities in tables.items():
+        rows = noted[f"test, {name}"]["rows"]
+        assert [row["probability"] for row in rows] == probabilities, name
 
 
 def test_float32_and_bfloat16_judge_alike(stored, request):
     if best_dtype(torch.device("cpu")) == torch.float32:
         pytest.skip("this CPU has no unit for bfloat16, so float32 is what everything ran in")
     executed = request.getfixturevalue("executed")  # only now, as it takes minutes
-    with fresh_kernel(stored) as run:
+    with fresh_kernel(stored) as (_, run):
         whole = run(LAST, IN_FLOAT32)
     for name in ANSWERS:
         probs = np.array(executed.value(name))

@@ -1,53 +1,8 @@
 """The same notebook, unchanged, on other people's folders."""
 
-import os
-import subprocess
-import sys
-
 import nbformat
-import numpy as np
-import pytest
-from conftest import ROOT, code_cells
-from PIL import Image, ImageDraw
-
-SHAPES = {"apple": "ellipse", "brick": "rectangle", "cone": "polygon", "door": "line"}
-
-
-def draw(shape, rng):
-    """A picture of one shape, in a random colour and place."""
-    picture = Image.new("RGB", (96, 72), tuple(int(c) for c in rng.integers(0, 256, 3)))
-    x, y = (int(v) for v in rng.integers(5, 40, 2))
-    box = [x, y, x + 30, y + 25]
-    if shape == "polygon":
-        box = [x, y + 25, x + 15, y, x + 30, y + 25]
-    colour = tuple(int(c) for c in rng.integers(0, 256, 3))
-    getattr(ImageDraw.Draw(picture), shape)(box, fill=colour)
-    return picture
-
-
-def make(root, classes, tests):
-    """A folder of the tutorial's layout; `tests` is "none" or "folders"."""
-    rng = np.random.default_rng(0)
-    for name in classes:
-        places = [root / "train" / name / f"{i}.jpg" for i in range(16 // len(classes) + 1)]
-        places += [root / "valid" / name / f"{i}.jpg" for i in range(2)]
-        if tests == "folders":
-            places.append(root / "test" / name / "0.jpg")
-        for place in places:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draw(SHAPES[name], rng).save(place)
-    return root
-
-
-def run(imgs, out):
-    """`make run` on a folder, without the set-up."""
-    return subprocess.run(
-        [sys.executable, "tools/run_notebook.py", "demo.ipynb"],
-        cwd=ROOT,
-        env=dict(os.environ, IMGS=str(imgs), OUT=str(out), BODY="bundled"),
-        capture_output=True,
-        text=True,
-    )
+from conftest import code_cells
+from shapes import make, run
 
 
 def printed(out):
@@ -56,21 +11,22 @@ def printed(out):
     return "".join(o.get("text", "") for cell in code_cells(nb) for o in cell.outputs)
 
 
-@pytest.mark.parametrize(
-    ("classes", "tests", "words"),
-    [
-        (["apple", "brick", "cone"], "folders", "of 3 right"),
-        (["apple", "door"], "none", "There are no test pictures"),
-    ],
-    ids=["three-classes-test-in-folders", "no-test-folder"],
-)
-def test_the_notebook_runs_on_other_folders(tmp_path, classes, tests, words):
-    done = run(make(tmp_path / "我的 pictures", classes, tests), tmp_path / "out")
+def assert_it_ran(done, out, classes, words):
     assert done.returncode == 0, done.stderr
-    said = printed(tmp_path / "out")
+    said = printed(out)
     assert f"the classes are {', '.join(classes)}" in said
     assert words in said
-    assert (tmp_path / "out" / "demo.html").stat().st_size > 100_000
+    assert (out / "demo.html").stat().st_size > 100_000
+
+
+def test_three_classes_and_test_pictures_in_folders(three_classes):
+    _, out, done = three_classes
+    assert_it_ran(done, out, ["apple", "brick", "cone"], "of 3 right")
+
+
+def test_two_classes_and_no_test_folder(tmp_path):
+    imgs, out = make(tmp_path / "my pictures", ["apple", "door"], "none"), tmp_path / "out"
+    assert_it_ran(run(imgs, out), out, ["apple", "door"], "There are no test pictures")
 
 
 def test_a_folder_that_will_not_do_gets_one_sentence(tmp_path):
