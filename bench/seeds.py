@@ -15,12 +15,14 @@ from scipy.stats import ttest_1samp
 from bench import limit
 from bench.limit import ALL, HEAD, RATES, learner, loaders, stock_learner
 from bench.report import ROOT, table
-from bench.stability import part_one, recipe
+from bench.stability import recipe
 from tools.run_notebook import write
 
 SEEDS = 10
 MAKERS = {"the notebook's": learner, "stock fastai": stock_learner}
 WHEN = ("after the head", "after all layers")
+# What training depends on, besides bench/limit.py.
+FILES = [f"tutorial/{name}.py" for name in ("backbone", "precision", "reading", "still")]
 KEPT = ROOT / "out" / "seeds.jsonl"  # an interrupted measurement goes on after its last seed
 
 
@@ -121,7 +123,7 @@ def kept(mark):
 
 def measure(rounds, tell):
     """Measure ten seeds, whatever `rounds` says; `tell` gets the section after each."""
-    mark = recipe([*part_one(), inspect.getsource(limit)])
+    mark = recipe(inspect.getsource(limit), FILES)
     dls, rows = loaders(), kept(mark)
     if rows:
         tell(section(rows))

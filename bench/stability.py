@@ -88,10 +88,10 @@ def run(cells, seed):
     }
 
 
-def recipe(cells):
+def recipe(code, files=FILES):
     """Return a fingerprint of all that the numbers depend on, so that kept seeds fit together."""
-    mark = hashlib.sha256(repr((cells, hardware())).encode())
-    files = [ROOT / name for name in FILES]
+    mark = hashlib.sha256(repr((code, hardware())).encode())
+    files = [ROOT / name for name in files]
     files += [file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.*"))]
     for file in files:
         mark.update(f"{file.relative_to(ROOT).as_posix()} {sha256(file)}".encode())

@@ -600,14 +600,13 @@ def test_ten_seeds_are_compared_pair_by_pair(tmp_path, monkeypatch):
 
     monkeypatch.setattr(seeds, "KEPT", tmp_path / "out" / "seeds.jsonl")
     monkeypatch.setattr(seeds, "train", train)
-    monkeypatch.setattr(seeds, "recipe", lambda cells: "this one")
+    monkeypatch.setattr(seeds, "recipe", lambda *what: "this one")
     with pytest.raises(KeyboardInterrupt):
         seeds.measure(3, told.append)
     assert trained == [0, 0, 1, 1] and len(told) == 1
     seeds.measure(3, told.append)
     assert trained[4:] == [n for n in range(1, 10) for _ in seeds.MAKERS]
     assert "seeds 0 to 9" in told[-1][0]
-    monkeypatch.setattr(seeds, "recipe", lambda cells: "another")
     assert seeds.kept("another") == [] and len(seeds.kept("this one")) == 10
 
 

@@ -15,6 +15,7 @@ from tutorial.errors import FolderError
 from tutorial.start import check_folder, in_words, seconds_for, trainable_share
 from tutorial.verdict import (
     score,
+    short_name,
     show_verdict,
     true_class,
     verdict,
@@ -118,7 +119,7 @@ def test_show_verdict_names_the_wrong_ones(tmp_path, capsys):
     show_verdict(guess=verdict(files, PROBS, VOCAB))
     out = capsys.readouterr().out
     assert "2 of 3 right" in out
-    assert "wrong: 0.jpg; least sure of 0.jpg, 60.0%." in out
+    assert "wrong: walle/0.jpg; least sure of walle/0.jpg, 60.0%." in out
 
 
 def test_what_changed_joins_by_file_not_by_place():
@@ -226,3 +227,13 @@ def test_other_names_keep_their_traceback():
 
 def test_tables_are_plain_pandas():
     assert isinstance(verdict(FILES, PROBS, VOCAB), pd.DataFrame)
+
+
+def test_test_pictures_of_one_name_are_told_apart():
+    files = [Path("/my/test/pictures/test/cat/1.jpg"), Path("/my/test/pictures/test/dog/1.jpg")]
+    assert [short_name(file) for file in files] == ["cat/1.jpg", "dog/1.jpg"]
+    assert short_name("imgs/test/walle.113.jpg") == "walle.113.jpg"
+    assert short_name("elsewhere/1.jpg") == "1.jpg"
+    first = verdict(files, torch.tensor([[0.4, 0.6], [0.2, 0.8]]), ["cat", "dog"])
+    second = verdict(files, torch.tensor([[0.9, 0.1], [0.2, 0.8]]), ["cat", "dog"])
+    assert "cat/1.jpg" in what_changed(first, second)

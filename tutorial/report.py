@@ -1,14 +1,12 @@
 """What came out of a training that no notebook shows: the same figures, in files."""
 
-from pathlib import Path
-
 import torch
 from fastai.data.transforms import get_image_files
 
 from .draw import overfits
 from .record import methods, run_record, write_record
 from .share import save_weights, write_whole, written_whole
-from .verdict import verdict, what_it_proves
+from .verdict import short_name, verdict, what_it_proves
 
 __all__ = ["epoch_line", "write_report"]
 
@@ -93,7 +91,7 @@ def sections(figures, stages):
     ]
     tables = [figures[f"test, after {name}"] for name in names]
     guesses = [
-        [Path(file).name, tables[0].truth[file] or "unknown"]
+        [short_name(file), tables[0].truth[file] or "unknown"]
         + [f"{t.guess[file]}, {t.probability[file]:.1%}: {t.verdict[file]}" for t in tables]
         for file in tables[0].index
     ]

@@ -64,6 +64,15 @@ def _ends_at(name, place):
     return not after.isalpha() and not (before.isdigit() and after.isdigit())
 
 
+def short_name(file):
+    """Return a test file's path inside the folder `test`, since `cat/1.jpg` is no `dog/1.jpg`."""
+    file = Path(file)
+    for folder in file.parents:  # the nearest first
+        if folder.name == "test":
+            return file.relative_to(folder).as_posix()
+    return file.name
+
+
 def verdict(files, probs, vocab):
     """Join test files, predictions and true classes into one table, one row a file.
 
@@ -109,7 +118,7 @@ def score(table):
 def doubt(table):
     """Return the words that name the file whose guess has the lowest probability."""
     file = table.probability.idxmin()
-    return f"least sure of {Path(file).name}, {table.probability[file]:.1%}."
+    return f"least sure of {short_name(file)}, {table.probability[file]:.1%}."
 
 
 def show_verdict(**tables):
@@ -135,7 +144,7 @@ def show_verdict(**tables):
         ax.axis("off")
     for ax, file in zip(axes.flat, shown, strict=False):
         ax.imshow(PILImage.create(file))
-        lines = [f"{Path(file).name}"]
+        lines = [short_name(file)]
         for label, table in tables.items():
             guess = table.loc[file]
             mark, colour = MARKS[guess.verdict]
@@ -144,7 +153,7 @@ def show_verdict(**tables):
     plt.show()
     for label, table in tables.items():
         known = table[table.verdict != "unknown"]
-        wrong = [Path(file).name for file in known.index[known.verdict == "wrong"]]
+        wrong = [short_name(file) for file in known.index[known.verdict == "wrong"]]
         if len(known):
             print(f"{label}: {what_it_proves(len(known) - len(wrong), len(known))}")
             more = f" and {len(wrong) - MOST_PICTURES} more" if len(wrong) > MOST_PICTURES else ""
@@ -160,5 +169,5 @@ def what_changed(before, after):
     parts = []
     for word, old, new in (("Put right", "wrong", "right"), ("now wrong", "right", "wrong")):
         changed = after.index[(then == old) & (after.verdict == new)]
-        parts.append(f"{word}: {', '.join(Path(file).name for file in changed) or 'none'}")
+        parts.append(f"{word}: {', '.join(short_name(file) for file in changed) or 'none'}")
     return "; ".join(parts) + "."
