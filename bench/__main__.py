@@ -10,10 +10,7 @@ also those that were measured on another kind of hardware.
 
 import argparse
 import importlib
-import os
 import sys
-
-os.environ["BODY"] = "bundled"  # a download is not what is measured
 
 from bench.report import KINDS, ROOT, kind, with_section
 from tools.run_notebook import write

@@ -133,8 +133,7 @@ def surroundings(**variables):
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as out:
         os.environ.pop("IMGS", None)
-        # the report says that the body is the bundled one
-        os.environ.update(variables, BODY="bundled", OUT=out, JUPYTER_PREFER_ENV_PATH="1")
+        os.environ.update(variables, OUT=out, JUPYTER_PREFER_ENV_PATH="1")
         try:
             yield
         finally:

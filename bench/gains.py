@@ -5,7 +5,6 @@ as well, so that nobody need try it again.
 """
 
 import io
-import os
 import statistics
 import tempfile
 import time
@@ -153,7 +152,6 @@ def section(found, reading):
 
 def measure(rounds, tell):
     """Measure all ways so many times in turns; `tell` gets the section after each round."""
-    os.environ["BODY"] = "bundled"
     found, reading = {}, photos()
     with tempfile.TemporaryDirectory() as folder:
         copies(Path(folder), PICTURES, 2)

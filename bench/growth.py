@@ -90,7 +90,6 @@ def in_a_process(path):
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)],
         cwd=ROOT,
-        env={**os.environ, "BODY": "bundled"},
         capture_output=True,
         text=True,
     )

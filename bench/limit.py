@@ -55,16 +55,25 @@ def stock_learner(dls):
     return vision_learner(dls, resnet34, metrics=accuracy)
 
 
-def train(dls, make=learner):
-    """Train as the notebook does, and return the seconds."""
-    set_seed(42, reproducible=True)
-    learn = make(dls)
+def train(dls, make=learner, seed=42):
+    """Train as the notebook does.
+
+    Returns
+    -------
+    seconds : float
+    found : list of (float, float)
+        Loss on valid and accuracy there, after the head and after all layers.
+    """
+    set_seed(seed, reproducible=True)
+    learn, found = make(dls), []
     with learn.no_bar(), learn.no_logging():
         start = time.perf_counter()
         learn.fit_one_cycle(HEAD, RATES[0])
+        found.append(tuple(map(float, learn.recorder.values[-1][-2:])))
         learn.unfreeze()
         learn.fit_one_cycle(ALL, RATES[1])
-        return time.perf_counter() - start
+        found.append(tuple(map(float, learn.recorder.values[-1][-2:])))
+        return time.perf_counter() - start, found
 
 
 def clock(do, times=STEPS):
@@ -184,7 +193,7 @@ def measure(rounds, tell):
     for n in range(rounds):
         pieces = bare(dls)
         makers = [learner, stock_learner] if n % 2 == 0 else [stock_learner, learner]
-        seconds = {make: train(dls, make) for make in makers}
+        seconds = {make: train(dls, make)[0] for make in makers}
         both = seconds[learner], seconds[stock_learner]
         found.append((*both, limit(dls, pieces), pieces))
         training, stock, least, _ = found[-1]

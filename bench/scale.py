@@ -62,7 +62,7 @@ def train(way, seed, folder):
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
     command += ["--standalone", "-m", "tutorial.train", str(IMGS), f"--out={folder}"]
     command += [f"--seed={seed}"] if whole else ["--head-epochs=1", "--all-epochs=1"]
-    threads = {"OMP_NUM_THREADS": str(cores), "BODY": "bundled", "CUDA_VISIBLE_DEVICES": ""}
+    threads = {"OMP_NUM_THREADS": str(cores), "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
         command, cwd=ROOT, env={**os.environ, **threads}, check=True, stdout=subprocess.DEVNULL
     )

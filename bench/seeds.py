@@ -5,18 +5,15 @@ seeds, however many rounds are asked for: of three, a mean would say nothing.
 """
 
 import inspect
-import json
 import math
 import statistics
 
-from fastai.vision.all import set_seed
 from scipy.stats import ttest_1samp
 
 from bench import limit
-from bench.limit import ALL, HEAD, RATES, learner, loaders, stock_learner
+from bench.limit import ALL, HEAD, learner, loaders, stock_learner, train
 from bench.report import ROOT, table
-from bench.stability import recipe
-from tools.run_notebook import write
+from bench.stability import keep, kept, recipe
 
 SEEDS = 10
 MAKERS = {"the notebook's": learner, "stock fastai": stock_learner}
@@ -24,25 +21,6 @@ WHEN = ("after the head", "after all layers")
 # What training depends on, besides bench/limit.py.
 FILES = [f"tutorial/{name}.py" for name in ("backbone", "precision", "reading", "still")]
 KEPT = ROOT / "out" / "seeds.jsonl"  # an interrupted measurement goes on after its last seed
-
-
-def train(dls, make, seed):
-    """Train as the notebook does.
-
-    Returns
-    -------
-    list of (float, float)
-        Loss on valid and accuracy there, after the head and after all layers.
-    """
-    set_seed(seed, reproducible=True)
-    learn, found = make(dls), []
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(HEAD, RATES[0])
-        found.append(learn.recorder.values[-1][-2:])
-        learn.unfreeze()
-        learn.fit_one_cycle(ALL, RATES[1])
-        found.append(learn.recorder.values[-1][-2:])
-    return [tuple(map(float, pair)) for pair in found]
 
 
 def apart(rows, when, what):
@@ -114,23 +92,16 @@ def section(rows):
     ]
 
 
-def kept(mark):
-    """Return the finished seeds of this recipe (see bench.stability), in order."""
-    lines = KEPT.read_text(encoding="utf-8").splitlines() if KEPT.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return [row for row in rows if row["recipe"] == mark]
-
-
 def measure(rounds, tell):
     """Measure ten seeds, whatever `rounds` says; `tell` gets the section after each."""
     mark = recipe(inspect.getsource(limit), FILES)
-    dls, rows = loaders(), kept(mark)
+    dls, rows = loaders(), kept(mark, KEPT)
     if rows:
-        tell(section(rows))
+        tell(section(list(rows.values())))
     for seed in range(len(rows), SEEDS):
-        found = {name: train(dls, make, seed) for name, make in MAKERS.items()}
-        rows.append({"recipe": mark} | found)
-        write(KEPT, "".join(json.dumps(row) + "\n" for row in rows))
+        found = {name: train(dls, make, seed)[1] for name, make in MAKERS.items()}
+        rows[seed] = {"recipe": mark, "seed": seed, **found}
+        keep(rows, KEPT)
         said = (f"{name} {found[name][1][1]:.1%}" for name in MAKERS)
         print(f"seed {seed}: {', '.join(said)}", flush=True)
-        tell(section(rows))
+        tell(section(list(rows.values())))

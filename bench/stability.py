@@ -211,9 +211,14 @@ def report(rows):
     )
 
 
-def kept(mark):
+def keep(rows, file):
+    """Write the finished runs, one a line; `rows` as `kept` gives them."""
+    write(file, "".join(json.dumps(row) + "\n" for row in rows.values()))
+
+
+def kept(mark, file):
     """Return the finished runs of this recipe, by seed."""
-    lines = KEPT.read_text(encoding="utf-8").splitlines() if KEPT.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows = [json.loads(line) for line in lines]
     return {row["seed"]: row for row in rows if row["recipe"] == mark}
 
@@ -222,12 +227,12 @@ def measure(seeds):
     """Run the seeds that are not yet done, keep each at once, and return all in order."""
     cells = part_one()
     mark = recipe(cells)
-    rows, times = kept(mark), []
+    rows, times = kept(mark, KEPT), []
     todo = [seed for seed in seeds if seed not in rows]
     print(f"{len(seeds) - len(todo)} of {len(seeds)} seeds are done already.", flush=True)
     for seed in todo:
         row = rows[seed] = {"recipe": mark, **run(cells, seed)}
-        write(KEPT, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        keep(rows, KEPT)
         times.append(row["seconds"])
         left = statistics.mean(times) * (len(todo) - len(times)) / 60
         tests = [len(row["test"][when]) - len(wrong(row, when)) for when in WHEN]
@@ -249,7 +254,6 @@ def main(argv=None):
         parser.error("--seeds must be at least 1")
     os.chdir(ROOT)  # the cells look for imgs here
     os.environ.pop("IMGS", None)
-    os.environ["BODY"] = "bundled"  # the report says so
     matplotlib.use("agg")
     warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
     try:

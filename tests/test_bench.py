@@ -134,7 +134,7 @@ def test_an_interrupted_measurement_goes_on(rows, tmp_path, monkeypatch, capsys)
     )
     assert stability.REPORT.read_text().count("\n| 2 |") == 1
     monkeypatch.setattr(stability, "recipe", lambda cells: "another one")
-    assert stability.kept("another one") == {}
+    assert stability.kept("another one", stability.KEPT) == {}
 
 
 # --- endurance
@@ -596,7 +596,7 @@ def test_ten_seeds_are_compared_pair_by_pair(tmp_path, monkeypatch):
         trained.append(seed)
         if len(trained) == 4:
             raise KeyboardInterrupt
-        return rows[seed % 3][ours]
+        return 1.0, rows[seed % 3][ours]
 
     monkeypatch.setattr(seeds, "KEPT", tmp_path / "out" / "seeds.jsonl")
     monkeypatch.setattr(seeds, "train", train)
@@ -607,7 +607,7 @@ def test_ten_seeds_are_compared_pair_by_pair(tmp_path, monkeypatch):
     seeds.measure(3, told.append)
     assert trained[4:] == [n for n in range(1, 10) for _ in seeds.MAKERS]
     assert "seeds 0 to 9" in told[-1][0]
-    assert seeds.kept("another") == [] and len(seeds.kept("this one")) == 10
+    assert seeds.kept("another", seeds.KEPT) == {} and len(seeds.kept("this one", seeds.KEPT)) == 10
 
 
 def test_each_part_writes_its_section_as_it_goes(tmp_path, monkeypatch):

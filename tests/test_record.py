@@ -139,7 +139,7 @@ def test_the_record_says_what_was_used(record, folder, learn):
     assert str(folder.parent) not in json.dumps(record, ensure_ascii=False)
     assert record["input"] == {
         "pixels": [64, 64],
-        "fitted": ["crop"],
+        "fitted": "crop",
         "batch": 8,
         "normalised": True,
         "augmentation": ["flip", "rotate", "zoom", "warp", "brightness", "contrast"],
@@ -180,7 +180,7 @@ def test_a_body_of_random_numbers_is_called_so(folder, learn, monkeypatch):
 
 def test_pictures_that_were_squeezed_are_not_called_cropped(record):
     squeezed = json.loads(json.dumps(record))
-    squeezed["input"]["fitted"] = ["squish"]
+    squeezed["input"]["fitted"] = "squish"
     assert "Pictures were squeezed to 64" in methods(squeezed)
     del squeezed["input"]["fitted"]  # as in records of earlier versions
     assert "Pictures were resized to 64" in methods(squeezed)

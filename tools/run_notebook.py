@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import nbformat
@@ -144,16 +145,16 @@ def execute(nb, say=print):
         startup_timeout=120,
         kernel_name="python3",
         record_timing=False,
-        # Asked to end, it sometimes prints a traceback of its sockets, which close in any order.
-        # Killed, it loses nothing: what the cells leave is written before they end.
-        shutdown_kernel="immediate",
         # else the kernel warns that it talks to us without encryption
         config=Config(
             KernelManager={"transport_encryption": "auto" if zmq.has("curve") else "disabled"}
         ),
         resources={"metadata": {"path": str(ROOT)}},
     )
-    with client.setup_kernel():
+    with client.setup_kernel(), ExitStack() as end:
+        # Asked to end, it may print a traceback: of a cell that was interrupted, or of its sockets,
+        # which close in any order. Killed, it loses nothing: cells write what they leave at once.
+        end.callback(run_sync(client.km.provisioner.kill))
         for n, i in enumerate(code, 1):
             where = f"Cell {n} of {len(code)}" + (f' (under "{under[i]}")' if under[i] else "")
             line = f"[{n:>{len(str(len(code)))}}/{len(code)}] {under[i]} ... "
@@ -168,10 +169,6 @@ def execute(nb, say=print):
                 if not last.startswith(error.ename):
                     last = f"{error.ename}: ... {last}"
                 raise RunError(f"{where} failed: {last}") from None
-            except KeyboardInterrupt:
-                # a polite end would have the kernel print a traceback
-                run_sync(client.km.provisioner.kill)()
-                raise
             except DeadKernelError:
                 say("failed", flush=True)
                 raise RunError(

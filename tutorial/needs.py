@@ -7,8 +7,15 @@ from .errors import TutorialError
 
 __all__ = ["load_packages"]
 
-PACKAGES = ["torch", "torchvision", "fastai.vision.all", "safetensors.torch", "sklearn"]
-PACKAGES += ["imagehash", "psutil"]
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "fastai.vision.all",
+    "safetensors.torch",
+    "sklearn",
+    "imagehash",
+    "psutil",
+]
 
 
 def load_packages():

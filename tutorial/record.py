@@ -145,7 +145,7 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
         },
         "input": {
             "pixels": _size(transforms),
-            "fitted": [t.method for t in transforms if isinstance(t, Resize)][-1:],
+            "fitted": next((t.method for t in transforms[::-1] if isinstance(t, Resize)), None),
             "batch": dls.bs * processes,
             "normalised": any(isinstance(t, Normalize) for t in transforms),
             "augmentation": [name for t in transforms for name in _random_parts(t)],
@@ -228,7 +228,7 @@ def _data(record):
     pictures, fed = record["pictures"], record["input"]
     train, valid = (sum(pictures[split].values()) for split in ("train", "valid"))
     classes = ", ".join(f"{name} ({n})" for name, n in pictures["train"].items())
-    how = FITTED.get("".join(fed.get("fitted", [])), "resized")
+    how = FITTED.get(fed.get("fitted"), "resized")
     done = [how + " to {} × {} pixels".format(*fed["pixels"])] if fed["pixels"] else []
     done += ["normalised"] if fed["normalised"] else []
     done += [f"fed in batches of {fed['batch']}"]
