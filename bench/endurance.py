@@ -3,6 +3,9 @@
     python -m bench.endurance                     one Run All: its peak, and that of each cell
     python -m bench.endurance --runs 10           ten Run All in one kernel: does memory grow?
     python -m bench.endurance --pictures 20000    so many generated pictures, through the runner
+    python -m bench.endurance --pictures 20000 --side 32
+                                  the same in a fraction of the time: every picture is read and
+                                  every cell runs, but the network gets 32 px, not 224
 
 Each writes its own section of bench/endurance.md and leaves the others as they are. With `--small`
 the first two take a small part of imgs: what a run leaves behind does not depend on the number of
@@ -30,7 +33,7 @@ from PIL import Image, ImageDraw
 from scipy import stats
 
 from bench.report import ROOT, table, with_section
-from tools.run_notebook import RunError, execute, write
+from tools.run_notebook import RunError, as_text, execute, write
 
 REPORT = ROOT / "bench" / "endurance.md"
 START = (
@@ -45,6 +48,7 @@ WARM_UP = 2  # first runs that fill caches, and don't count as growth
 STEADY = 0.05  # a drift of less than this share counts as none
 SMALL = {"train": 8, "valid": 4}  # pictures of each class, in a small part of imgs
 SIDE = 160  # pixels of a generated picture
+NOTEBOOK_SIDE = 224  # pixels of a picture for the network, as demo.ipynb makes them
 
 
 class Watch(threading.Thread):
@@ -207,16 +211,39 @@ def generated_folder(path, number):
         generated_picture(i, shape).save(folder / f"{shape}.{place}.jpg", quality=85)
 
 
-def run_large(path):
+def with_side(nb, side):
+    """Return the notebook with pictures of another size than 224 px for the network."""
+    nb = copy.deepcopy(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.source = cell.source.replace(f"Resize({NOTEBOOK_SIDE})", f"Resize({side})")
+    return nb
+
+
+def run_large(path, side=NOTEBOOK_SIDE):
     """Run tools/run_notebook.py on a folder, as `make run IMGS=folder` does.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of pictures.
+    side : int
+        Pixels of a picture for the network.
 
     Returns
     -------
     Watch, int
         What was seen, and the runner's exit status.
     """
-    command = [sys.executable, "tools/run_notebook.py", "demo.ipynb"]
-    with surroundings(IMGS=str(path)), Watch() as watch:
+    nb = with_side(nbformat.read(ROOT / "demo.ipynb", as_version=4), side)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        surroundings(IMGS=str(path)),
+        Watch() as watch,
+    ):
+        notebook = Path(folder, "demo.ipynb")
+        write(notebook, as_text(nb))
+        command = [sys.executable, "tools/run_notebook.py", str(notebook)]
         runner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         while piece := os.read(runner.stdout.fileno(), 4096):  # comes in the middle of lines, too
             watch.hear(piece.decode(errors="replace"))
@@ -317,7 +344,7 @@ def runs_section(watch, ids, runs, small=False):
     return [on, growth_sentence(after), peak_sentence(watch), "", *table(head, rows)]
 
 
-def large_section(watch, ids, number, status):
+def large_section(watch, ids, number, status, side=NOTEBOOK_SIDE):
     """Return the section on a large folder, line by line."""
     cells = per_cell(watch, ids)
     longest = sorted(cells, key=lambda row: -row[1])[:10]
@@ -330,8 +357,8 @@ def large_section(watch, ids, number, status):
     ended = f"ended with status {status}" + (f", in the cell {cells[-1][0]}" if status else "")
     head = ("cell", "seconds", "kernel's peak", "with its processes", "drift")
     return [
-        f"{number:,} generated pictures of {SIDE} px: the run {ended}, after"
-        f" {seconds / 60:.0f} minutes.",
+        f"{number:,} generated pictures of {SIDE} px, made {side} px for the network: the run"
+        f" {ended}, after {seconds / 60:.0f} minutes.",
         steady_sentence(watch, ids.index(longest[0][0]), *longest[0][:2]),
         peak_sentence(watch),
         "",
@@ -360,6 +387,9 @@ def main(argv=None):
     what.add_argument("--runs", type=int, default=1, help="Run All so many times in one kernel")
     what.add_argument("--pictures", type=int, help="generate so many, and run on those")
     parser.add_argument("--small", action="store_true", help="on a few pictures of imgs")
+    parser.add_argument(
+        "--side", type=int, default=NOTEBOOK_SIDE, help="with --pictures: their size, in pixels"
+    )
     args = parser.parse_args(argv)
     if args.runs < 1 or (args.pictures is not None and args.pictures < 100):
         parser.error("--runs must be at least 1, --pictures at least 100")
@@ -370,9 +400,9 @@ def main(argv=None):
             begin = time.monotonic()
             generated_folder(path, args.pictures)
             print(f"{args.pictures} pictures drawn in {time.monotonic() - begin:.0f} s", flush=True)
-            watch, status = run_large(path)
+            watch, status = run_large(path, args.side)
             ids = code_ids(nbformat.read(ROOT / "demo.ipynb", as_version=4))
-            title, lines = TITLES[2], large_section(watch, ids, args.pictures, status)
+            title, lines = TITLES[2], large_section(watch, ids, args.pictures, status, args.side)
         else:
             if args.small:
                 small_folder(path)

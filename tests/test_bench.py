@@ -209,7 +209,10 @@ def test_run_all_is_measured_again_and_again_and_on_a_large_folder(tiny, capfd):
     assert "`python -m bench.endurance --runs 2`" in text
     assert "Too few runs" in text and re.search(r"(?m)^\| 2 \| \d+ \| \d+ MB \|", text)
     assert not re.search(r"\b0 MB", text.replace("+0 MB", ""))
-    assert "100 generated pictures of 160 px: the run ended with status 0" in text
+    said = (
+        "100 generated pictures of 160 px, made 224 px for the network: the run ended with status 0"
+    )
+    assert said in text
     assert "In the longest cell, wait" in text
     peaks = {id: int(own) for id, own in re.findall(r"\| (\w+) \| \d+ \| (\d+) MB", text)}
     assert peaks["wait"] > 60 + 20  # what it holds, and Python
@@ -290,6 +293,17 @@ def test_the_sections_hold_what_was_seen():
     large = endurance.large_section(watch, ["a", "b", "c"], 20_000, 1)
     assert large[0].endswith("the run ended with status 1, in the cell c, after 3 minutes.")
     assert "| b | 59 | 1,001 MB | 1,011 MB | +0 MB |" in large
+
+
+def test_another_side_reaches_every_picture_that_the_notebook_makes():
+    nb = nbformat.read(report.ROOT / "demo.ipynb", as_version=4)
+    small = endurance.with_side(nb, 32)
+    before, after = (
+        "".join(c.source for c in n.cells if c.cell_type == "code") for n in (nb, small)
+    )
+    made = before.count("Resize(")
+    assert made == before.count(f"Resize({endurance.NOTEBOOK_SIDE})") > 0
+    assert after.count("Resize(32)") == after.count("Resize(") == made
 
 
 @pytest.mark.parametrize("step, word", [(0, "was steady"), (10, "was NOT steady")])

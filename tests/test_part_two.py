@@ -1,6 +1,7 @@
 """The helpers of Part II: rivals, leaks, luck, where a network looks, strangers."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -220,6 +221,20 @@ def test_occlusion_falls_where_the_reason_is_covered():
     chance = look.occlusion(toy(), torch.full((1, 3, 224, 224), 0.05), 1)
     assert chance.shape == (7, 7)
     assert chance[:, -1].max() < chance[:, 0].min()
+
+
+@pytest.mark.parametrize("side, places", [(32, 7), (64, 7), (300, 7), (30, 8)])
+def test_a_patch_keeps_its_share_of_a_picture_of_any_size(side, places):
+    """A model that sees the mean of all colours tells how much of the picture is covered."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight[0], model[1].weight[1] = 0, 1 / (3 * side**2)
+    chance = look.occlusion(SimpleNamespace(model=model), torch.ones(1, 3, side, side), 1)
+    covered = 1 - np.log(chance / (1 - chance))  # the logit is the share that is not covered
+    assert chance.shape == (places, places)
+    assert covered == pytest.approx((side // 4) ** 2 / side**2, abs=1e-3)
+    left, right, bottom, top = look._middle(side, places)
+    assert (left, right) == (top, bottom) and 0 < left < side / 8 and side * 3 / 4 < right < side
 
 
 def test_looks_are_drawn_for_any_learner(learn, folder):

@@ -8,7 +8,7 @@ from fastai.callback.hook import hook_output
 from fastai.vision.core import TensorImage
 from torch.nn import functional as F
 
-PATCH, STEP = 56, 28  # pixels: a quarter of a side of 224, moved by half its width
+PATCH, STEP = 4, 8  # a covering patch is a 4th of the side wide, and moved by an 8th, half of it
 GREY = 0  # of the covering patch; pictures are normalised, so 0 is the mean colour
 
 
@@ -63,7 +63,7 @@ def occlusion(learn, x, column):
 
     Returns
     -------
-    ndarray of shape (7, 7) for a picture of 224 px
+    ndarray of shape (7, 7) where 8 divides the side s, as with 224
         Probability with a grey patch, a quarter of the side wide, at each place.
 
     References
@@ -71,11 +71,13 @@ def occlusion(learn, x, column):
     Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014,
     https://arxiv.org/abs/1311.2901.
     """
-    model, places = learn.model.eval(), range(0, x.shape[-1] - PATCH + 1, STEP)
+    model, side = learn.model.eval(), x.shape[-1]
+    patch, step = side // PATCH, side // STEP
+    places = range(0, side - patch + 1, step)
     covered = x.repeat(len(places) ** 2, 1, 1, 1)
     for i, picture in enumerate(covered):
         top, left = places[i // len(places)], places[i % len(places)]
-        picture[:, top : top + PATCH, left : left + PATCH] = GREY
+        picture[:, top : top + patch, left : left + patch] = GREY
     chance = torch.cat([model(part).softmax(1)[:, column] for part in covered.split(16)])
     return chance.reshape(len(places), -1).cpu().numpy()
 
@@ -96,7 +98,7 @@ def show_looks(learn, files):
         row[1].imshow(heat, alpha=0.5, cmap="magma", vmin=0, vmax=1)
         low = occlusion(learn, x, guess)
         image = row[2].imshow(
-            low, alpha=0.5, cmap="cividis", vmin=0, vmax=1, extent=_middle(x.shape[-1])
+            low, alpha=0.5, cmap="cividis", vmin=0, vmax=1, extent=_middle(x.shape[-1], len(low))
         )
         plt.colorbar(image, ax=row[2], shrink=0.8)
         title = f"{Path(file).name}\n{learn.dls.vocab[guess]}, {chances[guess]:.1%}"
@@ -106,7 +108,9 @@ def show_looks(learn, files):
     plt.show()
 
 
-def _middle(side):
+def _middle(side, places):
     """Return the extent for `imshow` that puts each number where the middle of its patch lay."""
-    edge = (PATCH - STEP) / 2
-    return edge, side - edge, side - edge, edge
+    step = side // STEP
+    low = (side // PATCH - step) / 2
+    high = low + places * step
+    return low, high, high, low
