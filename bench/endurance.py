@@ -220,7 +220,7 @@ def with_side(nb, side):
     return nb
 
 
-def run_large(path, side=NOTEBOOK_SIDE):
+def run_large(path, side):
     """Run tools/run_notebook.py on a folder, as `make run IMGS=folder` does.
 
     Parameters
@@ -232,8 +232,8 @@ def run_large(path, side=NOTEBOOK_SIDE):
 
     Returns
     -------
-    Watch, int
-        What was seen, and the runner's exit status.
+    Watch, list of str, int
+        What was seen, the ids of the code cells, and the runner's exit status.
     """
     nb = with_side(nbformat.read(ROOT / "demo.ipynb", as_version=4), side)
     with (
@@ -249,7 +249,7 @@ def run_large(path, side=NOTEBOOK_SIDE):
             watch.hear(piece.decode(errors="replace"))
             sys.stdout.write(piece.decode(errors="replace"))
             sys.stdout.flush()
-        return watch, runner.wait()
+        return watch, code_ids(nb), runner.wait()
 
 
 def mb(number):
@@ -400,8 +400,7 @@ def main(argv=None):
             begin = time.monotonic()
             generated_folder(path, args.pictures)
             print(f"{args.pictures} pictures drawn in {time.monotonic() - begin:.0f} s", flush=True)
-            watch, status = run_large(path, args.side)
-            ids = code_ids(nbformat.read(ROOT / "demo.ipynb", as_version=4))
+            watch, ids, status = run_large(path, args.side)
             title, lines = TITLES[2], large_section(watch, ids, args.pictures, status, args.side)
         else:
             if args.small:

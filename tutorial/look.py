@@ -8,7 +8,6 @@ from fastai.callback.hook import hook_output
 from fastai.vision.core import TensorImage
 from torch.nn import functional as F
 
-PATCH, STEP = 4, 8  # a covering patch is a 4th of the side wide, and moved by an 8th, half of it
 GREY = 0  # of the covering patch; pictures are normalised, so 0 is the mean colour
 
 
@@ -72,7 +71,7 @@ def occlusion(learn, x, column):
     https://arxiv.org/abs/1311.2901.
     """
     model, side = learn.model.eval(), x.shape[-1]
-    patch, step = side // PATCH, side // STEP
+    patch, step = _patch(side)
     places = range(0, side - patch + 1, step)
     covered = x.repeat(len(places) ** 2, 1, 1, 1)
     for i, picture in enumerate(covered):
@@ -108,9 +107,14 @@ def show_looks(learn, files):
     plt.show()
 
 
+def _patch(side):
+    """Return how wide the covering patch is and how far it moves, in pixels: 56 and 28 of 224."""
+    return side // 4, side // 8
+
+
 def _middle(side, places):
     """Return the extent for `imshow` that puts each number where the middle of its patch lay."""
-    step = side // STEP
-    low = (side // PATCH - step) / 2
+    patch, step = _patch(side)
+    low = (patch - step) / 2
     high = low + places * step
     return low, high, high, low
