@@ -375,7 +375,7 @@ def steady_sentence(watch, cell, id, seconds):
     level = statistics.median(look[2] for look in watch.of([cell]))
     word = "steady" if abs(moved) < STEADY * level else "NOT steady"
     return (
-        f"In the longest cell, {id} ({seconds / 60:.0f} minutes), memory was {word}: it moved by"
+        f"In the longest cell, {id} ({seconds / 60:.1f} minutes), memory was {word}: it moved by"
         f" {moved / 1e6:+,.0f} MB at a level of {mb(level)} (steady means less than {STEADY:.0%})."
     )
 
@@ -387,10 +387,10 @@ def main(argv=None):
     what.add_argument("--runs", type=int, default=1, help="Run All so many times in one kernel")
     what.add_argument("--pictures", type=int, help="generate so many, and run on those")
     parser.add_argument("--small", action="store_true", help="on a few pictures of imgs")
-    parser.add_argument(
-        "--side", type=int, default=NOTEBOOK_SIDE, help="with --pictures: their size, in pixels"
-    )
+    parser.add_argument("--side", type=int, help="with --pictures: pixels for the network")
     args = parser.parse_args(argv)
+    if args.side is not None and (args.pictures is None or args.side < 32):
+        parser.error("--side goes with --pictures, and must be at least 32")
     if args.runs < 1 or (args.pictures is not None and args.pictures < 100):
         parser.error("--runs must be at least 1, --pictures at least 100")
     status = 0
@@ -400,8 +400,9 @@ def main(argv=None):
             begin = time.monotonic()
             generated_folder(path, args.pictures)
             print(f"{args.pictures} pictures drawn in {time.monotonic() - begin:.0f} s", flush=True)
-            watch, ids, status = run_large(path, args.side)
-            title, lines = TITLES[2], large_section(watch, ids, args.pictures, status, args.side)
+            side = args.side or NOTEBOOK_SIDE
+            watch, ids, status = run_large(path, side)
+            title, lines = TITLES[2], large_section(watch, ids, args.pictures, status, side)
         else:
             if args.small:
                 small_folder(path)

@@ -306,6 +306,21 @@ def test_another_side_reaches_every_picture_that_the_notebook_makes():
     assert after.count("Resize(32)") == after.count("Resize(") == made
 
 
+@pytest.mark.parametrize(
+    "words, wrong",
+    [
+        (["--side", "32"], "--side goes with --pictures"),
+        (["--pictures", "100", "--side", "8"], "must be at least 32"),
+        (["--pictures", "99"], "--pictures at least 100"),
+        (["--runs", "0"], "--runs must be at least 1"),
+    ],
+)
+def test_what_endurance_is_asked_for_must_make_sense(words, wrong, capsys):
+    with pytest.raises(SystemExit):
+        endurance.main(words)
+    assert wrong in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("step, word", [(0, "was steady"), (10, "was NOT steady")])
 def test_a_drift_within_the_longest_cell_is_seen(step, word):
     watch = seen(*((i, 0, 1000 + step * i) for i in range(60)))
