@@ -84,6 +84,16 @@ def test_the_chinese_is_set_as_chinese(pair):
         assert not half, f"{id}: {half and half[0]} wants Chinese punctuation"
 
 
+def test_chinese_is_bold_rather_than_slanted(pair):
+    """Chinese type has no italics: a browser can only slant the letters, which reads badly."""
+    texts = markdown(pair["zh"])
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("*.zh-CN.md")}
+    assert len(texts) > len(pair["zh"]["cells"]) / 3 and "README.zh-CN.md" in texts
+    for name, text in texts.items():
+        slanted = re.findall(r"<em>([^<]*[\u4e00-\u9fff][^<]*)</em>", mistune.html(text))
+        assert not slanted, f"{name}: {slanted}"
+
+
 @pytest.mark.parametrize("edition", NOTEBOOKS)
 def test_no_mark_is_left_unrendered(pair, edition):
     """Emphasis that ends between a Chinese full stop and a letter stays as asterisks, for one."""
