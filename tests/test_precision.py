@@ -334,6 +334,19 @@ def test_memory_is_given_back_after_training_only(folder, dtype, monkeypatch):
     assert given == [True]
 
 
+def test_memory_is_given_back_during_a_long_training_too(folder, dtype, monkeypatch):
+    at = []
+    learn = a_learner(folder)
+    monkeypatch.setattr(precision, "_give_memory_back", lambda: at.append(learn.train_iter))
+    monkeypatch.setattr(precision, "TIDY_EVERY", 2)
+    learn.fit(3, 1e-3)
+    batches = 3 * len(learn.dls.train)
+    assert batches >= 4
+    assert at == [*range(2, batches + 1, 2), batches]  # the last time at the end of the training
+    learn.get_preds()
+    assert at[-1] == batches and len(at) == batches // 2 + 1
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"),
     reason="a matter of glibc",
