@@ -1,6 +1,7 @@
 """The images doctor: what in a folder of pictures stops training, and what is good to know."""
 
 import os
+import textwrap
 import unicodedata
 import warnings
 from collections import defaultdict
@@ -20,6 +21,7 @@ from .folders import odd_folders, picked
 from .verdict import true_class
 
 SHOWN = 3  # files named under each finding
+WIDTH = 96  # characters a line: JupyterLab breaks a longer one in the middle of a word
 STRAY = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".ipynb_checkpoints", "__macosx"}
 ORIENTATION = 274  # the EXIF tag that says how the camera was held
 COLUMNS = ["file", "problem", "问题", "stops training", "detail", "advice", "建议"]
@@ -403,7 +405,8 @@ def _print_summary(table, pictures):
             print(f"\n{title}")
         for problem, same in part.groupby("problem", sort=False):
             chinese, _, advice, 建议 = FINDINGS[problem]
-            print(f"{'✗' if stops else '•'} {problem} ({len(same)}): {advice}")
+            english = f"{'✗' if stops else '•'} {problem} ({len(same)}): {advice}"
+            print(textwrap.fill(english, WIDTH, subsequent_indent="  ", break_long_words=False))
             print(f"  {chinese}（{len(same)}）：{建议}")
             for row in same.head(SHOWN).itertuples():
                 print(f"      {row.file}" + (f" ({row.detail})" if row.detail else ""))
@@ -415,5 +418,5 @@ def _print_summary(table, pictures):
     if stop:
         english = f"Findings that stop training: {stop}; put these right first."
         chinese = f"会让训练停下的问题有 {stop} 处，请先处理。"
-    print(f"\n{english} Others, good to know: {rest}. No file was changed.")
+    print(f"\n{english} Good to know: {rest}. No file was changed.")
     print(f"{chinese}其余仅供参考的有 {rest} 处。没有改动任何文件。")

@@ -1,5 +1,7 @@
 """Luck: the same training again and again, and what its spread leaves of a difference."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -74,7 +76,7 @@ def show_luck(heads, before, after):
     plt.show()
     spread = [h.mean() for h in heads]
     print(f"The head alone: {min(spread):.0%} to {max(spread):.0%} right, by luck of the seed.")
-    print(is_it_real(before, after))
+    print(textwrap.fill(is_it_real(before, after), 96))
 
 
 def is_it_real(before, after):
