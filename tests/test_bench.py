@@ -563,6 +563,13 @@ def test_each_way_that_is_tried_differs_from_the_notebooks():
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
     assert learn.float32.dtype == torch.float32
+    learn = synth_learner(cbs=gains.DroppedGradients())
+    learn.create_opt()
+    left = []
+    learn.opt.zero_grad = lambda: left.extend(p.grad for p in learn.model.parameters())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert left and all(grad is None for grad in left)
     ours, whole = gains.photos()
     assert ours > 0 and whole > 0
 

@@ -169,7 +169,7 @@ def test_check_folder_counts_pictures_and_ignores_the_rest(tmp_path):
     [
         ({}, "There is no folder"),
         ({"train/a": 9, "train/b": 9}, "There is no folder"),
-        ({"train/a": 20, "valid/a": 2}, "pictures of 1 classes"),
+        ({"train/a": 20, "valid/a": 2}, "fewer than two classes"),
         ({"train/a": 3, "train/b": 3, "valid/a": 1, "valid/b": 1}, "fewer than 16"),
         ({"train/a": 9, "train/b": 9, "valid/a": 1, "valid/c": 1}, "b, c"),
     ],

@@ -81,7 +81,7 @@ def _classes_to_split(path):
         raise FolderError(f"{path / 'valid'} already holds pictures, so nothing needs a split.")
     classes = splits["train"] or splits["."]
     if len(classes) < 2:
-        raise FolderError(f"{path} holds {len(classes)} folders of pictures; a split needs two.")
+        raise FolderError(f"{path} holds fewer than two folders of pictures; a split needs two.")
     return classes
 
 

@@ -65,8 +65,8 @@ def check_folder(path):
         counts[split] = {name: n for name, n in found.items() if n}
     if len(counts["train"]) < 2:
         raise FolderError(
-            f"{path / 'train'} holds pictures of {len(counts['train'])} classes: put the pictures"
-            " of each class into a folder of its own there, for two classes or more."
+            f"{path / 'train'} holds pictures of fewer than two classes: put the pictures of each"
+            " class into a folder of its own there."
         )
     if sum(counts["train"].values()) < BATCH:
         raise FolderError(
