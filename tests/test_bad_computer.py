@@ -133,6 +133,8 @@ def test_packages_that_cannot_be_had(project):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # As at a terminal, also where these tests run behind something that ignores Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         silent.settimeout(60)
         with silent.accept()[0]:
