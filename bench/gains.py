@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
 from fastai.vision.all import (
     ImageDataLoaders,
@@ -53,12 +54,11 @@ class Float32(NativePrecision):
         self.dtype = torch.float32
 
 
-class DroppedGradients(NativePrecision):
-    """Ours, but with gradients that are dropped after a step, where fastai makes them zero."""
+class KeptGradients(NativePrecision):
+    """Ours, but with gradients that fastai makes zero after a step."""
 
     def after_step(self):
-        super().after_step()
-        self.model.zero_grad(set_to_none=True)
+        MixedPrecision.after_step(self)
 
 
 def ways():
@@ -82,9 +82,9 @@ def ways():
             {},
             {"opt_func": partial(OptimWrapper, opt=torch.optim.AdamW, fused=True)},
         ),
-        "gradients that are dropped, not made zero": (
+        "gradients that are made zero, not dropped": (
             {},
-            {"cbs": [DroppedGradients, StillBatchNorm]},
+            {"cbs": [KeptGradients, StillBatchNorm]},
         ),
     }
     if best_dtype(default_device()) != torch.float32:

@@ -563,13 +563,16 @@ def test_each_way_that_is_tried_differs_from_the_notebooks():
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
     assert learn.float32.dtype == torch.float32
-    learn = synth_learner(cbs=gains.DroppedGradients())
-    learn.create_opt()
-    left = []
-    learn.opt.zero_grad = lambda: left.extend(p.grad for p in learn.model.parameters())
-    with learn.no_bar(), learn.no_logging():
-        learn.fit(1)
-    assert left and all(grad is None for grad in left)
+    for callback, dropped in ((gains.NativePrecision, True), (gains.KeptGradients, False)):
+        learn = synth_learner(cbs=callback())
+        learn.create_opt()
+        left = []
+        learn.opt.zero_grad = lambda model=learn.model, left=left: left.extend(
+            p.grad is None for p in model.parameters()
+        )
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+        assert left and set(left) == {dropped}
     ours, whole = gains.photos()
     assert ours > 0 and whole > 0
 
