@@ -437,7 +437,8 @@ def test_every_finding_is_said_in_both_languages(imgs, capsys):
         put(imgs / "train" / "cat" / name, content)
     table = check_images(imgs)
     said = capsys.readouterr().out
-    assert not [line for line in said.splitlines() if line.isascii() and len(line) > 96]
+    english = [line for line in said.splitlines() if line.strip("✗•").isascii()]
+    assert max(map(len, english)) <= 96
     said = " ".join(said.split())  # long lines are broken, between two words
     for problem in set(table["problem"]):
         chinese, stops, advice, 建议 = FINDINGS[problem]
