@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT / "tools" / "pretrain_body"))
 
 import creatures  # noqa: E402
 import scenes  # noqa: E402
+import torch  # noqa: E402
+import train  # noqa: E402
 
 
 def source(seed=0):
@@ -167,3 +169,14 @@ def test_no_creature_drawn_in_their_colours_is_a_replica(paint):
     # and the rule had something to reject
     any_at_all = [creatures._draw_any(rng, palette) for _ in range(400)]
     assert sum(creatures.is_replica(c) for c in any_at_all) > 10
+
+
+def test_redundancy_is_small_only_where_features_are_independent():
+    torch.manual_seed(0)
+    z = torch.randn(1000, 20)
+    assert float(train.redundancy_loss(z)) == pytest.approx(1 / 1000, rel=0.3)
+    assert float(train.redundancy_loss(5 + 3 * z)) == pytest.approx(
+        float(train.redundancy_loss(z)), rel=1e-3
+    )
+    assert float(train.redundancy_loss(z[:, :1] * torch.ones(20))) == pytest.approx(1, abs=1e-3)
+    assert float(train.redundancy_loss(z[:, :2].repeat(1, 10))) > 0.4

@@ -21,6 +21,7 @@ from export import NAME, WEIGHTS, load_body, recalibrate
 from PIL import Image
 from scenes import MEAN, STD, SceneSource
 from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -63,12 +64,15 @@ def histograms(pictures):
     return np.stack(rows)
 
 
-def fit(x, y):
+def classifier():
     """Logistic regression on standardised features; strength by cross-validation on them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = LogisticRegressionCV(Cs=[1e-4, 1e-3, 1e-2, 1e-1, 1.0], cv=4, max_iter=500)
-        return make_pipeline(StandardScaler(), model).fit(x, y)
+    model = LogisticRegressionCV(Cs=[1e-4, 1e-3, 1e-2, 1e-1, 1.0], cv=4, max_iter=500)
+    return make_pipeline(StandardScaler(), model)
+
+
+def fifths(seed):
+    """Five stratified parts, each to be held out once."""
+    return StratifiedKFold(5, shuffle=True, random_state=seed)
 
 
 def load_pictures(folder, side=224):
@@ -109,14 +113,16 @@ def frozen(encode, seed, imgs):
         scores = []
         for _ in range(TASKS):
             x, y, test, truth = drawn_task(rng, same)
-            scores.append(fit(encode(x), y).score(encode(test), truth))
+            scores.append(classifier().fit(encode(x), y).score(encode(test), truth))
         result[name] = float(np.mean(scores))
     if imgs:
         (x, y), (valid, truth), grey = imgs
         some = rng.permutation(len(y))[: int(0.9 * len(y))]
-        model = fit(encode(x)[some], y[some])
+        model = classifier().fit(encode(x)[some], y[some])
         result["imgs/ valid"] = model.score(encode(valid), truth)
         result["imgs/ valid, greyed"] = model.score(encode(grey), truth)
+        folds = cross_val_score(classifier(), encode(x), y, cv=fifths(seed))
+        result["imgs/ train, fifths held out"] = float(folds.mean())
     return result
 
 
@@ -173,15 +179,39 @@ def architecture(path):
     return build
 
 
-def notebook_run(path, imgs, seed, plan):
-    """Train as the notebook does; accuracy on valid after the head and after fine-tuning."""
+def loaders(imgs, plan, fifth=None):
+    """The notebook's loaders; with a `fifth` of 0 to 4, that part of train in place of valid."""
     from fastai.vision.all import (
-        ImageDataLoaders,
+        CategoryBlock,
+        DataBlock,
+        FuncSplitter,
+        ImageBlock,
+        IndexSplitter,
         Resize,
-        accuracy,
         aug_transforms,
-        vision_learner,
+        parent_label,
     )
+
+    folders = ("train", "valid") if fifth is None else ("train",)
+    files = sorted(file for folder in folders for file in (imgs / folder).glob("*/*.jpg"))
+    splitter = FuncSplitter(lambda file: file.parent.parent.name == "valid")
+    if fifth is not None:
+        splits = fifths(0).split(files, [file.parent.name for file in files])
+        splitter = IndexSplitter(list(splits)[fifth][1])
+    block = DataBlock(
+        (ImageBlock, CategoryBlock),
+        get_items=lambda _: files,
+        get_y=parent_label,
+        splitter=splitter,
+        item_tfms=Resize(224),
+        batch_tfms=aug_transforms(),
+    )
+    return block.dataloaders(imgs, bs=plan.batch, num_workers=0)
+
+
+def notebook_run(path, plan, seed, fifth=None):
+    """Train as the notebook does; accuracy after the head and after fine-tuning."""
+    from fastai.vision.all import accuracy, vision_learner
 
     sys.path.insert(0, str(ROOT))
     from tutorial import StillBatchNorm, native_precision
@@ -189,17 +219,8 @@ def notebook_run(path, imgs, seed, plan):
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    dls = ImageDataLoaders.from_folder(
-        imgs,
-        valid="valid",
-        item_tfms=Resize(224),
-        batch_tfms=aug_transforms(),
-        bs=plan.batch,
-        num_workers=0,
-        seed=seed,
-    )
     learn = vision_learner(
-        dls,
+        loaders(plan.imgs, plan, fifth),
         architecture(path),
         metrics=accuracy,
         train_bn=False,
@@ -213,6 +234,22 @@ def notebook_run(path, imgs, seed, plan):
         learn.fit_one_cycle(plan.epochs, slice(*plan.rates))
         scores.append(learn.validate()[1])
     return scores
+
+
+def notebook_table(plan):
+    """{measure: {encoder: [one score a seed, or a part of train]}} for the notebook's schedule."""
+    table = {}
+
+    def add(name, scores, where):
+        for when, score in zip(("after the head", "after fine-tuning"), scores, strict=True):
+            table.setdefault(f"{when}, {where}", {}).setdefault(name, []).append(score)
+
+    for seed in tqdm(SEEDS, "notebook's schedule"):
+        add("body", notebook_run(plan.body, plan, seed), "imgs/ valid")
+        add("random body", notebook_run(None, plan, seed), "imgs/ valid")
+    for fifth in tqdm(range(5), "fifths of train"):
+        add("body", notebook_run(plan.body, plan, 0, fifth), "fifths of imgs/ train")
+    return table
 
 
 def show(scores, share=True):
@@ -246,6 +283,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     plan = parser.parse_args()
 
+    warnings.simplefilter("ignore")  # of scikit-learn: scores and iterations, one line a fit
     imgs = None
     if (plan.imgs / "train").is_dir():
         valid, truth = load_pictures(plan.imgs / "valid")
@@ -253,18 +291,15 @@ def main():
     columns = ["body", "random body", "colour histogram"]
     print(markdown(frozen_table(load_body(plan.body), imgs), columns), flush=True)
     if imgs and plan.notebook:
-        table = {"after the head": {}, "after fine-tuning": {}}
-        for seed in tqdm(SEEDS, "notebook's schedule"):
-            for name, path in (("body", plan.body), ("random body", None)):
-                for row, score in zip(
-                    table.values(), notebook_run(path, plan.imgs, seed, plan), strict=True
-                ):
-                    row.setdefault(name, []).append(score)
+        table = notebook_table(plan)
         print(
             f"\nvision_learner, {plan.head_epochs} + {plan.epochs} epochs, batch {plan.batch}, "
             f"rates {plan.head_rate:g}, then slice({plan.rates[0]:g}, {plan.rates[1]:g}):\n"
         )
         print(markdown(table, columns[:2]))
+        for measure, row in table.items():
+            each = ", ".join(f"{score:.1%}" for score in row["body"])
+            print(f"{measure}, the body one by one: {each}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ PAIRS = 32  # creatures in a batch, two pictures each
 SIZES = ((0.78, 64), (0.93, 96), (1.01, 128))  # share of the time until which, pixels
 PEAK_RATE, WARM_UP, WEIGHT_DECAY, CLIP = 0.05, 0.03, 5e-5, 5.0
 EMA_DECAY, TEMPERATURE, HEAD_SCALE = 0.999, 0.2, 0.2
-WEIGHT = {"attributes": 2.0, "contrast": 0.5, "coarse": 0.3, "fine": 0.15, "cover": 0.3}
+WEIGHT = {"attributes": 2.0, "contrast": 0.5, "redundancy": 5.0}
+WEIGHT |= {"coarse": 0.3, "fine": 0.15, "cover": 0.3}
 COLUMNS = ["minutes", "samples", "side", "rate", *WEIGHT, "rank", "attribute_accuracy", "majority"]
 
 
@@ -72,7 +73,7 @@ class Student(nn.Module):
         pooled = self.norm(last.mean((2, 3)))
         coarse = self.coarse(self.coarse_norm(last) * HEAD_SCALE)
         fine = self.fine(self.fine_norm(F.avg_pool2d(middle, 2)) * HEAD_SCALE)
-        return self.attributes(pooled), self.project(pooled), coarse, fine
+        return self.attributes(pooled), self.project(pooled), coarse, fine, pooled
 
 
 def contrast_loss(z):
@@ -82,6 +83,17 @@ def contrast_loss(z):
     logits = z @ z.T / TEMPERATURE
     logits.fill_diagonal_(-1e4)
     return F.cross_entropy(logits, (torch.arange(n) + n // 2) % n)
+
+
+def redundancy_loss(z):
+    """Mean squared correlation of two features, as Barlow Twins and VICReg keep it small.
+
+    Zbontar et al., 2021; Bardes et al., 2022.  Without it most of the 512 features come to say
+    the same.  `z` has shape (n, d); 1 if all say the same, about 1 / n if each is independent.
+    """
+    z = F.normalize(z - z.mean(0), dim=0)
+    d = z.shape[1]
+    return ((z.T @ z).square().sum() - d) / (d * (d - 1))
 
 
 def attribute_loss(logits, labels):
@@ -104,7 +116,7 @@ def losses(student, batch):
     x, labels, fine, coarse = batch
     with torch.autocast("cpu", torch.bfloat16):
         out = student(x)
-    attributes, z, coarse_out, fine_out = (o.float() for o in out)
+    attributes, z, coarse_out, fine_out, pooled = (o.float() for o in out)
     coarse_error, coarse_cover = dense_loss(coarse_out, coarse)
     fine_error, fine_cover = dense_loss(fine_out, fine)
     return {
@@ -113,6 +125,7 @@ def losses(student, batch):
         "coarse": coarse_error,
         "fine": fine_error,
         "cover": coarse_cover + fine_cover,
+        "redundancy": redundancy_loss(pooled),
     }
 
 
