@@ -180,3 +180,10 @@ def test_redundancy_is_small_only_where_features_are_independent():
     )
     assert float(train.redundancy_loss(z[:, :1] * torch.ones(20))) == pytest.approx(1, abs=1e-3)
     assert float(train.redundancy_loss(z[:, :2].repeat(1, 10))) > 0.4
+
+
+def test_rows_after_the_checkpoint_are_dropped_on_going_on(tmp_path):
+    log = tmp_path / "training.csv"
+    log.write_text("minutes,samples\n1.000,5\n2.000,9\n2.500,12\n")
+    train.forget_after(log, 2.0)
+    assert log.read_text() == "minutes,samples\n1.000,5\n2.000,9\n"

@@ -101,12 +101,15 @@ def plot(rows, path):
     rank = right.twinx()
     rank.plot(probed, [float(r["rank"]) for r in probes], color="tab:green")
     rank.set_ylabel("effective rank", color="tab:green")
+    for axis in (left, middle):
+        axis.set_xlim(right=1.15 * minutes[-1])  # room for the last label
     for axis, sides in ((left, (64, 96, 128)), (middle, (64, 96, 128))):
         for side in sides[1:]:
             first = next((float(r["minutes"]) for r in rows if int(r["side"]) == side), None)
             if first is not None:
                 axis.axvline(first, color="grey", lw=0.8, ls="--")
-                axis.annotate(f" {side} px", (first, axis.get_ylim()[1]), fontsize=8, va="top")
+                low = (first, axis.get_ylim()[0])
+                axis.annotate(f" {side} px", low, fontsize=8, va="bottom")
     fig.tight_layout()
     fig.savefig(path)
 

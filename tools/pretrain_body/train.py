@@ -277,6 +277,13 @@ def save(path, **state):
     os.replace(path.with_suffix(".part"), path)
 
 
+def forget_after(log, minutes):
+    """Drop the rows of `training.csv` that came after the checkpoint; they will come again."""
+    header, *rows = log.read_text().splitlines()
+    rows = [row for row in rows if float(row.split(",")[0]) <= minutes + 1e-3]
+    log.write_text("\n".join([header, *rows]) + "\n")
+
+
 def machine_seconds():
     """Seconds this process has had the whole machine: its CPU time shared by all cores.
 
@@ -313,6 +320,7 @@ def train(minutes, out, seed=0, save_every=300, creatures=6000):
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
         spent, samples, step = state["spent"], state["samples"], state["step"]
+        forget_after(log, spent / 60)
     else:
         log.write_text(",".join(COLUMNS) + "\n")
 
