@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from tools.run_notebook import WIDGET
 
-# Right answers of 33. Of the seeds in weights/MODEL_CARD.md the worst have 29 and 30, the stored run
-# 31 and 32; one or two fewer leave room for other processors.
+# Right answers of 33. Of the seeds in weights/MODEL_CARD.md the worst have 29 and 30, the stored
+# run 31 and 32; one or two fewer leave room for other processors.
 HEAD_AT_LEAST, TUNED_AT_LEAST = 27, 29
 
 
