@@ -179,7 +179,7 @@ def architecture(path):
     return build
 
 
-def loaders(imgs, plan, fifth=None):
+def loaders(plan, fifth=None):
     """The notebook's loaders; with a `fifth` of 0 to 4, that part of train in place of valid."""
     from fastai.vision.all import (
         CategoryBlock,
@@ -193,7 +193,7 @@ def loaders(imgs, plan, fifth=None):
     )
 
     folders = ("train", "valid") if fifth is None else ("train",)
-    files = sorted(file for folder in folders for file in (imgs / folder).glob("*/*.jpg"))
+    files = sorted(file for folder in folders for file in (plan.imgs / folder).glob("*/*.jpg"))
     splitter = FuncSplitter(lambda file: file.parent.parent.name == "valid")
     if fifth is not None:
         splits = fifths(0).split(files, [file.parent.name for file in files])
@@ -206,7 +206,7 @@ def loaders(imgs, plan, fifth=None):
         item_tfms=Resize(224),
         batch_tfms=aug_transforms(),
     )
-    return block.dataloaders(imgs, bs=plan.batch, num_workers=0)
+    return block.dataloaders(plan.imgs, bs=plan.batch, num_workers=0)
 
 
 def notebook_run(path, plan, seed, fifth=None):
@@ -220,7 +220,7 @@ def notebook_run(path, plan, seed, fifth=None):
     np.random.seed(seed)
     torch.manual_seed(seed)
     learn = vision_learner(
-        loaders(plan.imgs, plan, fifth),
+        loaders(plan, fifth),
         architecture(path),
         metrics=accuracy,
         train_bn=False,
@@ -283,7 +283,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     plan = parser.parse_args()
 
-    warnings.simplefilter("ignore")  # of scikit-learn: scores and iterations, one line a fit
+    warnings.filterwarnings("ignore", module="sklearn")  # several lines at each of many fits
     imgs = None
     if (plan.imgs / "train").is_dir():
         valid, truth = load_pictures(plan.imgs / "valid")

@@ -103,8 +103,7 @@ def plot(rows, path):
     rank.set_ylabel("effective rank", color="tab:green")
     for axis in (left, middle):
         axis.set_xlim(right=1.15 * minutes[-1])  # room for the last label
-    for axis, sides in ((left, (64, 96, 128)), (middle, (64, 96, 128))):
-        for side in sides[1:]:
+        for side in (96, 128):
             first = next((float(r["minutes"]) for r in rows if int(r["side"]) == side), None)
             if first is not None:
                 axis.axvline(first, color="grey", lw=0.8, ls="--")

@@ -29,8 +29,14 @@ PAIRS = 32  # creatures in a batch, two pictures each
 SIZES = ((0.78, 64), (0.93, 96), (1.01, 128))  # share of the time until which, pixels
 PEAK_RATE, WARM_UP, WEIGHT_DECAY, CLIP = 0.05, 0.03, 5e-5, 5.0
 EMA_DECAY, TEMPERATURE, HEAD_SCALE = 0.999, 0.2, 0.2
-WEIGHT = {"attributes": 2.0, "contrast": 0.5, "redundancy": 5.0}
-WEIGHT |= {"coarse": 0.3, "fine": 0.15, "cover": 0.3}
+WEIGHT = {
+    "attributes": 2.0,
+    "contrast": 0.5,
+    "redundancy": 5.0,
+    "coarse": 0.3,
+    "fine": 0.15,
+    "cover": 0.3,
+}
 COLUMNS = ["minutes", "samples", "side", "rate", *WEIGHT, "rank", "attribute_accuracy", "majority"]
 
 
