@@ -500,7 +500,7 @@ def test_the_limit_by_hand():
     dls = SimpleNamespace(train=loader, valid_ds=range(32))
     pieces = {"a look": 1.0, "a step of the head": 2.0, "a step of all layers": 4.0}
     pieces |= dict(zip(limit.REST, (0.04, 0.1, 0.1), strict=True))
-    assert limit.limit(dls, pieces) == 2 * 10 * 2 + 3 * 10 * 4 + (2 + 3) * 2 * 1
+    assert limit.limit(dls, pieces) == 3 * 10 * 2 + 3 * 10 * 4 + (3 + 3) * 2 * 1
     text = "\n".join(limit.section([(260.0, 520.0, 170.0, pieces), (170.0, 510.0, 170.0, pieces)]))
     assert ": 2.50 times as fast as stock fastai in float32, and 1.26 times as long" in text
     assert "(bar: 1.3, met)" in text and "| 260.0 | 520.0 | 170.0 | 2.00 | 1.53 |" in text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-for needed in ("numba", "cv2"):
+for needed in ("numba", "cv2", "skia"):
     pytest.importorskip(
         needed,
         reason=f"{needed} is missing; tools/pretrain_body/requirements.txt has what the generator "
@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools" / "pretrain_body"))
 
 import creatures  # noqa: E402
 import scenes  # noqa: E402
+import schedules  # noqa: E402
 import torch  # noqa: E402
 import train  # noqa: E402
 
@@ -187,3 +188,25 @@ def test_rows_after_the_checkpoint_are_dropped_on_going_on(tmp_path):
     log.write_text("minutes,samples\n1.000,5\n2.000,9\n2.500,12\n")
     train.forget_after(log, 2.0)
     assert log.read_text() == "minutes,samples\n1.000,5\n2.000,9\n"
+
+
+def test_a_schedule_is_epochs_and_rates():
+    assert schedules.schedule("2,3e-3") == (2, 3e-3)
+    assert schedules.schedule("3,1e-5,3e-4") == (3, slice(1e-5, 3e-4))
+    for text in ("3", "3,1e-5,3e-4,1e-3", "three,1e-3", "3,fast"):
+        with pytest.raises(ValueError):
+            schedules.schedule(text)
+
+
+def test_the_table_of_schedules_takes_means_over_fifths_and_seeds():
+    rows = [[(0.1, 1.0), (0.3, 0.8)], [(0.2, 0.9), (0.2, 0.7)]]
+    assert schedules.markdown({"2,3e-3": rows}).endswith("| 2,3e-3 | 85.0% | 5.0% | 0.200 |")
+    assert "| - |" in schedules.markdown({"2,3e-3": rows[:1]})
+
+
+def test_a_picture_is_met_in_another_look_but_with_its_own_label():
+    looks, labels = torch.arange(12).view(3, 4, 1), torch.arange(4)
+    pictures = schedules.Augmented(looks, labels)
+    for i in range(len(pictures)):
+        met = [pictures[i] for _ in range(60)]
+        assert {int(x) for x, _ in met} == {i, i + 4, i + 8} and {int(y) for _, y in met} == {i}

@@ -207,7 +207,7 @@ def options(argv=None):
     parser.add_argument(
         "--batch", type=int, default=16, help="pictures in a step of all processes (16)"
     )
-    parser.add_argument("--head-epochs", type=int, default=2, help="of the head alone (2)")
+    parser.add_argument("--head-epochs", type=int, default=3, help="of the head alone (3)")
     parser.add_argument("--all-epochs", type=int, default=3, help="of all layers (3)")
     parser.add_argument("--seed", type=int, default=42, help="of chance (42)")
     args = parser.parse_args(argv)

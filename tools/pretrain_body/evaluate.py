@@ -209,24 +209,33 @@ def loaders(plan, fifth=None):
     return block.dataloaders(plan.imgs, bs=plan.batch, num_workers=0)
 
 
-def notebook_run(path, plan, seed, fifth=None):
-    """Train as the notebook does; accuracy after the head and after fine-tuning."""
+def seed_all(seed):
+    """Make chance repeat itself."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def notebook_learner(path, plan, seed, fifth=None):
+    """The notebook's learner, with the body of a file or a random one, its head untrained."""
     from fastai.vision.all import accuracy, vision_learner
 
     sys.path.insert(0, str(ROOT))
     from tutorial import StillBatchNorm, native_precision
 
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    learn = vision_learner(
+    seed_all(seed)
+    return vision_learner(
         loaders(plan, fifth),
         architecture(path),
         metrics=accuracy,
         train_bn=False,
         cbs=[native_precision(), StillBatchNorm],
     )
-    scores = []
+
+
+def notebook_run(path, plan, seed, fifth=None):
+    """Train as the notebook does; accuracy after the head and after fine-tuning."""
+    learn, scores = notebook_learner(path, plan, seed, fifth), []
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(plan.head_epochs, plan.head_rate)
         scores.append(learn.validate()[1])
@@ -271,16 +280,21 @@ def markdown(table, columns):
     return "\n".join(lines)
 
 
+def add_plan(parser):
+    """Add the options that describe the notebook's two trainings; the defaults are its own."""
+    parser.add_argument("--head-epochs", type=int, default=3)
+    parser.add_argument("--head-rate", type=float, default=3e-3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs=2, default=(1e-4, 1e-3))
+    parser.add_argument("--batch", type=int, default=16)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
     parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
     parser.add_argument("--no-notebook", dest="notebook", action="store_false")
-    parser.add_argument("--head-epochs", type=int, default=2)
-    parser.add_argument("--head-rate", type=float, default=3e-3)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs=2, default=(1e-4, 1e-3))
-    parser.add_argument("--batch", type=int, default=16)
+    add_plan(parser)
     plan = parser.parse_args()
 
     warnings.filterwarnings("ignore", module="sklearn")  # several lines at each of many fits

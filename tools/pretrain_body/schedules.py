@@ -1,0 +1,159 @@
+"""Compare schedules for the notebook's two trainings, on held-out fifths of imgs/train.
+
+    python tools/pretrain_body/schedules.py head       epochs and rate of the head
+    python tools/pretrain_body/schedules.py all        fine-tuning, after the notebook's head
+
+This is how the notebook's epochs and rates are chosen. Neither `imgs/valid` nor `imgs/test` is
+read, so both stay fit to judge. Other schedules than the built-in ones can be named, for example
+`head 2,1e-2` or `all 3,1e-5,3e-4`.
+
+Heads train on features that the frozen body has seen once, in pictures augmented `DRAWS` times:
+hundreds of heads in a few minutes. Fine-tuning has no such short cut, so a seed of it takes many
+minutes. Of two schedules that score alike, the loss tells more: fifths of 280 pictures move by
+whole errors.
+"""
+
+import argparse
+import copy
+import random
+import statistics
+import warnings
+from pathlib import Path
+
+import torch
+from evaluate import ROOT, add_plan, fifths, notebook_learner, seed_all
+from export import NAME, WEIGHTS
+from torch import nn
+from tqdm import tqdm
+
+HEADS = ["1,3e-3", "2,3e-3", "3,2e-3", "3,3e-3", "3,6e-3", "4,3e-3", "5,3e-3", "6,3e-3"]
+TUNINGS = ["3,1e-4,1e-3", "3,1e-4,5e-4", "3,1e-4,3e-4"]
+DRAWS = 12  # augmented looks at each picture
+SEEDS = {"head": 24, "all": 2}
+
+
+def schedule(text):
+    """Read "epochs,rate" or "epochs,lowest,highest": epochs, and what `fit_one_cycle` takes."""
+    epochs, *rates = text.split(",")
+    rates = [float(rate) for rate in rates]
+    if len(rates) not in (1, 2):
+        raise ValueError(f"{len(rates)} rates")
+    return int(epochs), rates[0] if len(rates) == 1 else slice(*rates)
+
+
+def fit(learn, text):
+    """Train silently; loss and share right on the held-out pictures."""
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(*schedule(text))
+        return tuple(float(value) for value in learn.validate())
+
+
+class Augmented:
+    """Features of some pictures: one of the augmented looks at each, another every time."""
+
+    def __init__(self, looks, labels):
+        self.looks, self.labels = looks, labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return self.looks[random.randrange(len(self.looks)), i], self.labels[i]
+
+
+@torch.no_grad()
+def see(learn, loader):
+    """What body and pooling see, shape (n, 1024), and the labels, in the order of the loader."""
+    eye = nn.Sequential(learn.model[0], learn.model[1][:2]).eval()
+    pairs = [(eye(x.as_subclass(torch.Tensor)), y) for x, y in loader]
+    seen, labels = (torch.cat(part).as_subclass(torch.Tensor) for part in zip(*pairs, strict=True))
+    return seen, labels
+
+
+def head_learner(train, held_out, batch):
+    """A learner whose network is the notebook's head alone, on features."""
+    from fastai.vision.all import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner, accuracy
+    from fastai.vision.learner import apply_init, create_head
+
+    head = create_head(held_out[0].shape[1] // 2, int(held_out[1].max()) + 1)[2:]
+    apply_init(head, nn.init.kaiming_normal_)
+    dls = DataLoaders(
+        DataLoader(Augmented(*train), bs=batch, shuffle=True, drop_last=True, num_workers=0),
+        DataLoader(list(zip(*held_out, strict=True)), bs=64, num_workers=0),
+    )
+    return Learner(dls, head, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+
+
+def compare_heads(plan):
+    """{schedule: [[(loss, share right) for each fifth] for each seed]}, only the head learning."""
+    learn = notebook_learner(plan.body, plan, 0)
+    files = list(learn.dls.train_ds.items)
+    plain, labels = see(learn, learn.dls.test_dl(files, with_labels=True))
+    augmenting = learn.dls.train.new(shuffle=False, drop_last=False)
+    looks = torch.stack([see(learn, augmenting)[0] for _ in tqdm(range(DRAWS), "features")])
+    results = {text: [] for text in plan.schedules}
+    for seed in tqdm(range(plan.seeds), "seeds"):
+        for text in plan.schedules:
+            row = []
+            for train, held in fifths(0).split(plain, labels):
+                seed_all(seed)
+                parts = (looks[:, train], labels[train]), (plain[held], labels[held])
+                row.append(fit(head_learner(*parts, plan.batch), text))
+            results[text].append(row)
+    return results
+
+
+def compare_tunings(plan):
+    """The same for all layers learning, each schedule beginning with the same trained head."""
+    results = {text: [] for text in plan.schedules}
+    for seed in tqdm(range(plan.seeds), "seeds"):
+        rows = {text: [] for text in plan.schedules}
+        for fifth in tqdm(range(5), "fifths", leave=False):
+            learn = notebook_learner(plan.body, plan, seed, fifth)
+            fit(learn, f"{plan.head_epochs},{plan.head_rate}")
+            trained = copy.deepcopy(learn.model.state_dict())
+            learn.unfreeze()
+            for text in plan.schedules:
+                learn.model.load_state_dict(trained)
+                learn.opt = None  # a new one, as a new learner would have
+                seed_all(seed)
+                rows[text].append(fit(learn, text))
+        for text, row in rows.items():
+            results[text].append(row)
+    return results
+
+
+def markdown(results):
+    """A table of means over fifths and seeds, with the standard error over the seeds."""
+    lines = ["| epochs, rates | right | standard error | loss |", "|---|---|---|---|"]
+    for text, rows in results.items():
+        rights = [statistics.mean(right for _, right in row) for row in rows]
+        error = f"{statistics.stdev(rights) / len(rows) ** 0.5:.1%}" if len(rows) > 1 else "-"
+        loss = statistics.mean(loss for row in rows for loss, _ in row)
+        lines.append(f"| {text} | {statistics.mean(rights):.1%} | {error} | {loss:.3f} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=SEEDS)
+    parser.add_argument("schedules", nargs="*", metavar="EPOCHS,RATE[,RATE]")
+    parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
+    parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
+    parser.add_argument("--seeds", type=int, help="how many; 24 of the head, 2 of all layers")
+    add_plan(parser)
+    plan = parser.parse_args()
+    plan.schedules = plan.schedules or (HEADS if plan.stage == "head" else TUNINGS)
+    plan.seeds = plan.seeds or SEEDS[plan.stage]
+    for text in plan.schedules:
+        try:
+            schedule(text)
+        except ValueError:
+            parser.error(f"{text}: say epochs and one or two rates, as 2,3e-3 or 3,1e-5,3e-4.")
+    warnings.filterwarnings("ignore", module="torch")
+    compare = compare_heads if plan.stage == "head" else compare_tunings
+    print(markdown(compare(plan)))
+
+
+if __name__ == "__main__":
+    main()
