@@ -19,6 +19,9 @@ REPORT = ROOT / "bench" / "results.md"
 START = (
     "# Measured by `make bench`\n\nOn the pictures in `imgs`, all from the bundled body. Seconds on"
     " a shared machine waver: what is compared ran in turns, and the figures to read are ratios."
+    " Sections dated before 2026-11-29 are of the body before the present one, and of 2 epochs of"
+    " the head where there are 3 now: their seconds for each picture or epoch hold, their"
+    " accuracies do not."
 )
 TITLES = {  # in this order in the report
     "peers": "Against what you would otherwise run",
