@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from bench.limit import ALL, HEAD
 from bench.recipes.part_one import part_one
 from bench.report import ROOT, table
 from tutorial import wilson
@@ -26,12 +27,12 @@ OURS = "the notebook, Part I"
 STOCK = "stock fastai, the same cells"
 # Name: file, and epochs (of the head and of all layers, or of all layers alone).
 RACE = {
-    OURS: ("part_one", (3, 3)),
-    STOCK: ("stock_fastai", (3, 3)),
-    "PyTorch's tutorial, our epochs": ("pytorch_tutorial", (6,)),
-    "Keras' guide, our epochs": ("keras_guide", (3, 3)),
+    OURS: ("part_one", (HEAD, ALL)),
+    STOCK: ("stock_fastai", (HEAD, ALL)),
+    "PyTorch's tutorial, our epochs": ("pytorch_tutorial", (HEAD + ALL,)),
+    "Keras' guide, our epochs": ("keras_guide", (HEAD, ALL)),
     "Keras' guide": ("keras_guide", (2, 1)),
-    "Transformers' guide, our epochs": ("hf_trainer", (6,)),
+    "Transformers' guide, our epochs": ("hf_trainer", (HEAD + ALL,)),
     "Transformers' guide": ("hf_trainer", (3,)),
     "PyTorch's tutorial": ("pytorch_tutorial", (25,)),
 }

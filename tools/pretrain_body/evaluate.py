@@ -7,7 +7,6 @@ Nothing here chooses anything: pictures of `imgs/valid` only score, `imgs/test` 
 """
 
 import argparse
-import random
 import statistics
 import sys
 import warnings
@@ -209,21 +208,14 @@ def loaders(plan, fifth=None):
     return block.dataloaders(plan.imgs, bs=plan.batch, num_workers=0)
 
 
-def seed_all(seed):
-    """Make chance repeat itself."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def notebook_learner(path, plan, seed, fifth=None):
     """The notebook's learner, with the body of a file or a random one, its head untrained."""
-    from fastai.vision.all import accuracy, vision_learner
+    from fastai.vision.all import accuracy, set_seed, vision_learner
 
     sys.path.insert(0, str(ROOT))
     from tutorial import StillBatchNorm, native_precision
 
-    seed_all(seed)
+    set_seed(seed)
     return vision_learner(
         loaders(plan, fifth),
         architecture(path),
@@ -281,7 +273,9 @@ def markdown(table, columns):
 
 
 def add_plan(parser):
-    """Add the options that describe the notebook's two trainings; the defaults are its own."""
+    """Add body, pictures, and the notebook's two trainings; the defaults are its own."""
+    parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
+    parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
     parser.add_argument("--head-epochs", type=int, default=3)
     parser.add_argument("--head-rate", type=float, default=3e-3)
     parser.add_argument("--epochs", type=int, default=3)
@@ -291,8 +285,6 @@ def add_plan(parser):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
-    parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
     parser.add_argument("--no-notebook", dest="notebook", action="store_false")
     add_plan(parser)
     plan = parser.parse_args()

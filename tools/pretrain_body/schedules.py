@@ -18,11 +18,10 @@ import copy
 import random
 import statistics
 import warnings
-from pathlib import Path
 
 import torch
-from evaluate import ROOT, add_plan, fifths, notebook_learner, seed_all
-from export import NAME, WEIGHTS
+from evaluate import add_plan, fifths, notebook_learner
+from fastai.torch_core import set_seed
 from torch import nn
 from tqdm import tqdm
 
@@ -41,10 +40,10 @@ def schedule(text):
     return int(epochs), rates[0] if len(rates) == 1 else slice(*rates)
 
 
-def fit(learn, text):
+def fit(learn, epochs, rates):
     """Train silently; loss and share right on the held-out pictures."""
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(*schedule(text))
+        learn.fit_one_cycle(epochs, rates)
         return tuple(float(value) for value in learn.validate())
 
 
@@ -91,15 +90,17 @@ def compare_heads(plan):
     plain, labels = see(learn, learn.dls.test_dl(files, with_labels=True))
     augmenting = learn.dls.train.new(shuffle=False, drop_last=False)
     looks = torch.stack([see(learn, augmenting)[0] for _ in tqdm(range(DRAWS), "features")])
+    parts = [
+        ((looks[:, train], labels[train]), (plain[held], labels[held]))
+        for train, held in fifths(0).split(plain, labels)
+    ]
     results = {text: [] for text in plan.schedules}
     for seed in tqdm(range(plan.seeds), "seeds"):
-        for text in plan.schedules:
-            row = []
-            for train, held in fifths(0).split(plain, labels):
-                seed_all(seed)
-                parts = (looks[:, train], labels[train]), (plain[held], labels[held])
-                row.append(fit(head_learner(*parts, plan.batch), text))
-            results[text].append(row)
+        for text, how in plan.schedules.items():
+            results[text].append([])
+            for part in parts:
+                set_seed(seed)
+                results[text][-1].append(fit(head_learner(*part, plan.batch), *how))
     return results
 
 
@@ -107,19 +108,18 @@ def compare_tunings(plan):
     """The same for all layers learning, each schedule beginning with the same trained head."""
     results = {text: [] for text in plan.schedules}
     for seed in tqdm(range(plan.seeds), "seeds"):
-        rows = {text: [] for text in plan.schedules}
+        for rows in results.values():
+            rows.append([])
         for fifth in tqdm(range(5), "fifths", leave=False):
             learn = notebook_learner(plan.body, plan, seed, fifth)
-            fit(learn, f"{plan.head_epochs},{plan.head_rate}")
+            fit(learn, plan.head_epochs, plan.head_rate)
             trained = copy.deepcopy(learn.model.state_dict())
             learn.unfreeze()
-            for text in plan.schedules:
+            for text, how in plan.schedules.items():
                 learn.model.load_state_dict(trained)
                 learn.opt = None  # a new one, as a new learner would have
-                seed_all(seed)
-                rows[text].append(fit(learn, text))
-        for text, row in rows.items():
-            results[text].append(row)
+                set_seed(seed)
+                results[text][-1].append(fit(learn, *how))
     return results
 
 
@@ -138,18 +138,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=SEEDS)
     parser.add_argument("schedules", nargs="*", metavar="EPOCHS,RATE[,RATE]")
-    parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
-    parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
     parser.add_argument("--seeds", type=int, help="how many; 24 of the head, 2 of all layers")
     add_plan(parser)
     plan = parser.parse_args()
-    plan.schedules = plan.schedules or (HEADS if plan.stage == "head" else TUNINGS)
-    plan.seeds = plan.seeds or SEEDS[plan.stage]
-    for text in plan.schedules:
+    named = plan.schedules or (HEADS if plan.stage == "head" else TUNINGS)
+    plan.schedules = {}
+    for text in named:
         try:
-            schedule(text)
+            plan.schedules[text] = schedule(text)
         except ValueError:
             parser.error(f"{text}: say epochs and one or two rates, as 2,3e-3 or 3,1e-5,3e-4.")
+    plan.seeds = plan.seeds or SEEDS[plan.stage]
     warnings.filterwarnings("ignore", module="torch")
     compare = compare_heads if plan.stage == "head" else compare_tunings
     print(markdown(compare(plan)))
