@@ -152,6 +152,7 @@ def section(rounds):
     """
     middle = statistics.median(training / least for training, _, least, _ in rounds)
     faster = statistics.median(stock / training for training, stock, _, _ in rounds)
+    most = statistics.median(stock / least for _, stock, least, _ in rounds)
     rows = [
         (
             f"{training:.1f}",
@@ -181,8 +182,9 @@ def section(rounds):
         ),
         "",
         f"Reading, augmenting and the optimizer come to {rest:.0%} of the arithmetic of a step of"
-        " all layers. Nobody who does the same arithmetic in the same precision can save more than"
-        " that.",
+        " all layers. Who does the same arithmetic in the same precision can be no more than"
+        f" {middle:.2f} times as fast as the notebook, and so {most:.2f} times as fast as stock"
+        " fastai.",
     ]
 
 

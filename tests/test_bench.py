@@ -20,7 +20,7 @@ from fastai.test_utils import synth_learner
 
 from bench import __main__ as bench_all
 from bench import endurance, gains, growth, limit, peers, report, scale, seeds, stability, start
-from tutorial import check_folder, check_images
+from tutorial import check_folder, check_images, train
 
 matplotlib.use("agg")
 FILES = ["cat.1.jpg", "cat.2.jpg"]
@@ -437,6 +437,19 @@ def test_the_report_of_the_race():
     assert lines[f"| {peers.STOCK}"] < lines[f"| {peers.OURS}"] < lines["| PyTorch's tutorial"]
 
 
+def test_the_longest_recipe_runs_in_the_first_round_alone(monkeypatch):
+    monkeypatch.setattr(peers, "peers_python", lambda: "python")
+    monkeypatch.setattr(peers, "run", lambda name, seed, python: a_race((9, 31 + seed, 33)))
+    told = []
+    peers.measure(2, told.append)
+    assert len(told) == 2 * len(peers.RACE) - 1
+    assert told[-1][0].startswith(
+        "Rounds: 2, each with a seed of its own; PyTorch's tutorial ran in the first alone."
+    )
+    assert any(line.startswith(f"| {peers.ONCE} | 93.9% | 1 of 1 | 1.0 |") for line in told[-1])
+    assert told[len(peers.RACE) - 2][0].startswith("Rounds: 1, each with a seed of its own.")
+
+
 def test_lines_without_docstrings_comments_and_empty_ones():
     code = (
         '"""Title.\n\nMore.\n"""\n\nimport os  # counts\n\n\ndef f():\n    """Say."""\n    # no\n'
@@ -505,6 +518,7 @@ def test_the_limit_by_hand():
     assert ": 2.50 times as fast as stock fastai in float32, and 1.26 times as long" in text
     assert "(bar: 1.3, met)" in text and "| 260.0 | 520.0 | 170.0 | 2.00 | 1.53 |" in text
     assert "| a step of the head | 2.000 | 50% |" in text and "come to 6% of the" in text
+    assert "1.26 times as fast as the notebook, and so 3.03 times as fast as stock" in text
     assert "NOT met" in limit.section([(260.0, 520.0, 170.0, pieces)])[0]
 
 
@@ -513,6 +527,10 @@ def test_the_limit_is_measured_on_the_notebooks_own_training(stored):
     assert f"fit_one_cycle({limit.HEAD}, 3e-3)" in code["fit-head"]
     assert f"fit_one_cycle({limit.ALL}, slice(1e-4, 1e-3))" in code["fit-all"]
     assert limit.RATES == (3e-3, slice(1e-4, 1e-3))
+    # The command for many processes trains alike, and names its own numbers.
+    stages = train.STAGES["head"], train.STAGES["all"]
+    assert [epochs for _, epochs, _ in stages] == [limit.HEAD, limit.ALL]
+    assert tuple(rate for *_, rate in stages) == limit.RATES
     source = " ".join(Path(limit.__file__).read_text().split())
     for part in ("batch_tfms=aug_transforms(), bs=16, num_workers=0", "item_tfms=Resize(224)"):
         assert part in code["dls"] and part in source

@@ -1,5 +1,6 @@
 """The generator behind the bundled body: repeatable, labelled, and never one of the two robots."""
 
+import argparse
 import dataclasses
 import sys
 
@@ -16,10 +17,13 @@ for needed in ("numba", "cv2", "skia"):
 sys.path.insert(0, str(ROOT / "tools" / "pretrain_body"))
 
 import creatures  # noqa: E402
+import evaluate  # noqa: E402
 import scenes  # noqa: E402
 import schedules  # noqa: E402
 import torch  # noqa: E402
 import train  # noqa: E402
+
+from bench import limit  # noqa: E402
 
 
 def source(seed=0):
@@ -196,6 +200,14 @@ def test_a_schedule_is_epochs_and_rates():
     for text in ("3", "3,1e-5,3e-4,1e-3", "three,1e-3", "3,fast"):
         with pytest.raises(ValueError):
             schedules.schedule(text)
+
+
+def test_without_options_a_body_is_measured_with_the_notebooks_schedule():
+    parser = argparse.ArgumentParser()
+    evaluate.add_plan(parser)
+    plan = parser.parse_args([])
+    assert (plan.head_epochs, plan.epochs) == (limit.HEAD, limit.ALL)
+    assert (plan.head_rate, slice(*plan.rates)) == limit.RATES
 
 
 def test_the_table_of_schedules_takes_means_over_fifths_and_seeds():

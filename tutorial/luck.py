@@ -40,21 +40,35 @@ def train_head(train, valid, seed, epochs, rate, bs=16):
         Which validation pictures it gets right.
     """
     set_seed(seed)
-    classes = int(train[1].max()) + 1
-    dls = DataLoaders.from_dsets(
-        TensorDataset(*train),
-        TensorDataset(*valid),
-        bs=bs,
-        num_workers=0,
-        device=torch.device("cpu"),
-    )
-    head = create_head(train[0].shape[1] // 2, classes)[2:]  # without the two layers that pool
-    apply_init(head, nn.init.kaiming_normal_)  # as vision_learner does
-    learn = Learner(dls, head, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    learn = head_learner(TensorDataset(*train), TensorDataset(*valid), int(train[1].max()) + 1, bs)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, rate)
         outputs, truth = learn.get_preds()
-    return head, (outputs.argmax(1) == truth).numpy()
+    return learn.model, (outputs.argmax(1) == truth).numpy()
+
+
+def head_learner(train, valid, classes, bs=16):
+    """Return a learner whose network is a new head alone, as `vision_learner` makes one.
+
+    Parameters
+    ----------
+    train, valid : Dataset
+        Each item is the features of a picture (f,), as from `frozen_features`, and its class.
+    classes : int
+        How many there are.
+    bs : int, default 16
+        Pictures in a batch.
+
+    Returns
+    -------
+    Learner
+    """
+    cpu = torch.device("cpu")
+    dls = DataLoaders.from_dsets(train, valid, bs=bs, num_workers=0, device=cpu)
+    features, _ = train[0]
+    head = create_head(len(features) // 2, classes)[2:]  # without the two layers that pool
+    apply_init(head, nn.init.kaiming_normal_)  # as vision_learner does
+    return Learner(dls, head, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
 
 
 def show_luck(heads, before, after):

@@ -50,10 +50,15 @@ def frozen_features(learn, pictures):
     Tensor of shape (n, f)
         The body's maps, pooled as the head pools them: f is 1024 for a resnet34.
     """
+    return features_of(learn, learn.dls.test_dl(pictures))
+
+
+def features_of(learn, dl):
+    """Return the same of the pictures of a data loader, as it gives them, perhaps augmented."""
     eye = nn.Sequential(learn.model[0], learn.model[1][:2])  # the head's first two layers pool
     looker = Learner(learn.dls, eye, loss_func=nn.CrossEntropyLoss(), cbs=native_precision())
     with looker.no_bar():
-        features, _ = looker.get_preds(dl=learn.dls.test_dl(pictures), act=noop)
+        features, _ = looker.get_preds(dl=dl, act=noop)
     return features.float()
 
 

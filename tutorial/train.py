@@ -46,8 +46,9 @@ from .report import epoch_line, write_report
 from .start import check_folder
 from .still import StillBatchNorm
 
-# The two trainings of the notebook: which layers, at which highest learning rate.
-STAGES = {"head": ("the head", 3e-3), "all": ("all layers", slice(1e-4, 1e-3))}
+# The two trainings of the notebook: which layers, how many epochs if none are named, and at which
+# highest learning rate.
+STAGES = {"head": ("the head", 3, 3e-3), "all": ("all layers", 3, slice(1e-4, 1e-3))}
 LOST = (
     "The training was told to stop, or another of its processes has died. If a sentence above names"
     " a cause, mend that first."
@@ -168,7 +169,7 @@ def train(learn, out, settings, say):
         What `write_report` takes.
     """
     stages = []
-    for stage, (layers, rate) in STAGES.items():
+    for stage, (layers, _, rate) in STAGES.items():
         if stage == "all":
             learn.unfreeze()
         epochs, file = settings[f"{stage} epochs"], out / f"{stage}.checkpoint"
@@ -207,8 +208,10 @@ def options(argv=None):
     parser.add_argument(
         "--batch", type=int, default=16, help="pictures in a step of all processes (16)"
     )
-    parser.add_argument("--head-epochs", type=int, default=3, help="of the head alone (3)")
-    parser.add_argument("--all-epochs", type=int, default=3, help="of all layers (3)")
+    for stage, (layers, epochs, _) in STAGES.items():
+        parser.add_argument(
+            f"--{stage}-epochs", type=int, default=epochs, help=f"of {layers} (%(default)s)"
+        )
     parser.add_argument("--seed", type=int, default=42, help="of chance (42)")
     args = parser.parse_args(argv)
     if min(args.head_epochs, args.all_epochs) < 1:

@@ -17,13 +17,19 @@ import argparse
 import copy
 import random
 import statistics
+import sys
 import warnings
 
 import torch
-from evaluate import add_plan, fifths, notebook_learner
+from evaluate import ROOT, add_plan, fifths, notebook_learner
 from fastai.torch_core import set_seed
-from torch import nn
+from torch.utils.data import TensorDataset
 from tqdm import tqdm
+
+sys.path.insert(0, str(ROOT))
+
+from tutorial.luck import head_learner  # noqa: E402
+from tutorial.rivals import class_numbers, features_of, frozen_features  # noqa: E402
 
 HEADS = ["1,3e-3", "2,3e-3", "3,2e-3", "3,3e-3", "3,6e-3", "4,3e-3", "5,3e-3", "6,3e-3"]
 TUNINGS = ["3,1e-4,1e-3", "3,1e-4,5e-4", "3,1e-4,3e-4"]
@@ -60,38 +66,15 @@ class Augmented:
         return self.looks[random.randrange(len(self.looks)), i], self.labels[i]
 
 
-@torch.no_grad()
-def see(learn, loader):
-    """What body and pooling see, shape (n, 1024), and the labels, in the order of the loader."""
-    eye = nn.Sequential(learn.model[0], learn.model[1][:2]).eval()
-    pairs = [(eye(x.as_subclass(torch.Tensor)), y) for x, y in loader]
-    seen, labels = (torch.cat(part).as_subclass(torch.Tensor) for part in zip(*pairs, strict=True))
-    return seen, labels
-
-
-def head_learner(train, held_out, batch):
-    """A learner whose network is the notebook's head alone, on features."""
-    from fastai.vision.all import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner, accuracy
-    from fastai.vision.learner import apply_init, create_head
-
-    head = create_head(held_out[0].shape[1] // 2, int(held_out[1].max()) + 1)[2:]
-    apply_init(head, nn.init.kaiming_normal_)
-    dls = DataLoaders(
-        DataLoader(Augmented(*train), bs=batch, shuffle=True, drop_last=True, num_workers=0),
-        DataLoader(list(zip(*held_out, strict=True)), bs=64, num_workers=0),
-    )
-    return Learner(dls, head, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
-
-
 def compare_heads(plan):
     """{schedule: [[(loss, share right) for each fifth] for each seed]}, only the head learning."""
     learn = notebook_learner(plan.body, plan, 0)
-    files = list(learn.dls.train_ds.items)
-    plain, labels = see(learn, learn.dls.test_dl(files, with_labels=True))
+    files, vocab = list(learn.dls.train_ds.items), learn.dls.vocab
+    plain, labels = frozen_features(learn, files), class_numbers(files, vocab)
     augmenting = learn.dls.train.new(shuffle=False, drop_last=False)
-    looks = torch.stack([see(learn, augmenting)[0] for _ in tqdm(range(DRAWS), "features")])
+    looks = torch.stack([features_of(learn, augmenting) for _ in tqdm(range(DRAWS), "features")])
     parts = [
-        ((looks[:, train], labels[train]), (plain[held], labels[held]))
+        (Augmented(looks[:, train], labels[train]), TensorDataset(plain[held], labels[held]))
         for train, held in fifths(0).split(plain, labels)
     ]
     results = {text: [] for text in plan.schedules}
@@ -100,7 +83,7 @@ def compare_heads(plan):
             results[text].append([])
             for part in parts:
                 set_seed(seed)
-                results[text][-1].append(fit(head_learner(*part, plan.batch), *how))
+                results[text][-1].append(fit(head_learner(*part, len(vocab), plan.batch), *how))
     return results
 
 
