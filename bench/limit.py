@@ -182,7 +182,7 @@ def section(rounds):
         ),
         "",
         f"Reading, augmenting and the optimizer come to {rest:.0%} of the arithmetic of a step of"
-        " all layers. Who does the same arithmetic in the same precision can be no more than"
+        " all layers. Whoever does the same arithmetic in the same precision can be no more than"
         f" {middle:.2f} times as fast as the notebook, and so {most:.2f} times as fast as stock"
         " fastai.",
     ]

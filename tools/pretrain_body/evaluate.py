@@ -29,6 +29,7 @@ from tqdm import tqdm
 from train import effective_rank
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for the package tutorial
 SEEDS = range(5)
 TASKS, SHOTS, TESTS = 4, 60, 100  # drawn pairs a seed; pictures of each figure
 
@@ -212,7 +213,6 @@ def notebook_learner(path, plan, seed, fifth=None):
     """The notebook's learner, with the body of a file or a random one, its head untrained."""
     from fastai.vision.all import accuracy, set_seed, vision_learner
 
-    sys.path.insert(0, str(ROOT))
     from tutorial import StillBatchNorm, native_precision
 
     set_seed(seed)

@@ -17,19 +17,17 @@ import argparse
 import copy
 import random
 import statistics
-import sys
 import warnings
 
 import torch
-from evaluate import ROOT, add_plan, fifths, notebook_learner
+from evaluate import add_plan, fifths, notebook_learner
 from fastai.torch_core import set_seed
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
-sys.path.insert(0, str(ROOT))
-
-from tutorial.luck import head_learner  # noqa: E402
-from tutorial.rivals import class_numbers, features_of, frozen_features  # noqa: E402
+# Python finds this package because evaluate, above, has told it where.
+from tutorial.luck import head_learner
+from tutorial.rivals import class_numbers, features_of, frozen_features
 
 HEADS = ["1,3e-3", "2,3e-3", "3,2e-3", "3,3e-3", "3,6e-3", "4,3e-3", "5,3e-3", "6,3e-3"]
 TUNINGS = ["3,1e-4,1e-3", "3,1e-4,5e-4", "3,1e-4,3e-4"]
