@@ -15,6 +15,7 @@ import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
 from fastai.vision.all import (
+    BnFreeze,
     ImageDataLoaders,
     OptimWrapper,
     PILImage,
@@ -29,7 +30,7 @@ from PIL import Image
 from bench.growth import copies
 from bench.limit import clock
 from bench.report import ROOT, table
-from tutorial import StillBatchNorm, resnet34
+from tutorial import resnet34
 from tutorial.precision import NativePrecision, best_dtype
 
 PICTURES = 96  # to train on: six steps of 16
@@ -73,9 +74,12 @@ def ways():
         AS_IT_IS: ({}, {}),
         "colours first, as fastai keeps pictures, not last": (
             {},
-            {"cbs": [ColoursFirst, StillBatchNorm]},
+            {"cbs": [ColoursFirst, BnFreeze]},
         ),
-        "batch norms that go on measuring": ({}, {"cbs": [NativePrecision], "train_bn": True}),
+        "batch norms that learn in the frozen body, too": (
+            {},
+            {"cbs": [NativePrecision], "train_bn": True},
+        ),
         "two helpers that read pictures": ({"num_workers": 2}, {}),
         "no augmentation at all": ({"batch_tfms": None}, {}),
         "PyTorch's fused AdamW in place of fastai's Adam": (
@@ -84,11 +88,11 @@ def ways():
         ),
         "gradients that are made zero, not dropped": (
             {},
-            {"cbs": [KeptGradients, StillBatchNorm]},
+            {"cbs": [KeptGradients, BnFreeze]},
         ),
     }
     if best_dtype(default_device()) != torch.float32:
-        found["float32"] = ({}, {"cbs": [Float32, StillBatchNorm]})
+        found["float32"] = ({}, {"cbs": [Float32, BnFreeze]})
     return found
 
 
@@ -103,7 +107,7 @@ def train(path, loaders, learner):
     set_seed(42, reproducible=True)
     how = {"batch_tfms": aug_transforms(), "num_workers": 0, **loaders}
     dls = ImageDataLoaders.from_folder(path, valid="valid", item_tfms=Resize(224), bs=16, **how)
-    options = {"train_bn": False, "cbs": [NativePrecision, StillBatchNorm], **learner}
+    options = {"train_bn": False, "cbs": [NativePrecision, BnFreeze], **learner}
     options["cbs"] = [make() for make in options["cbs"]]
     learn, taken = vision_learner(dls, resnet34, metrics=accuracy, **options), []
     with learn.no_bar(), learn.no_logging():

@@ -12,6 +12,7 @@ import time
 import torch
 from fastai.torch_core import default_device
 from fastai.vision.all import (
+    BnFreeze,
     ImageDataLoaders,
     Resize,
     accuracy,
@@ -21,7 +22,7 @@ from fastai.vision.all import (
 )
 
 from bench.report import ROOT, table
-from tutorial import StillBatchNorm, native_precision, resnet34
+from tutorial import native_precision, resnet34
 from tutorial.precision import best_dtype
 
 HEAD, ALL = 3, 3  # epochs, as the notebook trains
@@ -46,7 +47,7 @@ def loaders():
 def learner(dls):
     """Return the notebook's learner."""
     return vision_learner(
-        dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), StillBatchNorm]
+        dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), BnFreeze]
     )
 
 

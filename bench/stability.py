@@ -33,7 +33,7 @@ WHEN = ("before", "after")  # fine-tuning
 KEPT = ROOT / "out" / "stability.jsonl"
 REPORT = ROOT / "bench" / "stability.md"
 # Besides the cells, what the numbers depend on.
-FILES = ["backbone", "precision", "reading", "start", "still", "verdict"]
+FILES = ["backbone", "precision", "reading", "start", "verdict"]
 FILES = [f"tutorial/{name}.py" for name in FILES]
 FOLDERS = ["weights", "imgs/train", "imgs/valid", "imgs/test"]
 
@@ -178,8 +178,7 @@ def report(rows):
             f" {rows[0]['seed']} to {rows[-1]['seed']} in place of 42. An interval speaks of other"
             " seeds on these same pictures; of other pictures it says nothing.",
             "",
-            f"{hardware()} Date: {date.today()}. Time: {sum(r['seconds'] for r in rows) / 60:.0f}"
-            " minutes.",
+            f"{hardware()} Date: {date.today()}.",
             "",
             *(f"- {sentence}" for sentence in sentences(rows)),
             "",

@@ -518,7 +518,7 @@ dls = ImageDataLoaders.from_folder(
     path, valid="valid", item_tfms=Resize(32), bs=4, num_workers=0, device="cpu"
 )
 learn = vision_learner(
-    dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), StillBatchNorm]
+    dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), BnFreeze]
 )
 
 

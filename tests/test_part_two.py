@@ -7,7 +7,13 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import ImageDataLoaders, Learner, Resize, resnet18, vision_learner
+from fastai.vision.all import (
+    BnFreeze,
+    ImageDataLoaders,
+    Resize,
+    resnet18,
+    vision_learner,
+)
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -15,7 +21,7 @@ from torch import nn
 
 from tutorial import leaks, look, luck, rivals, unknown
 from tutorial.draw import how_far
-from tutorial.still import StillBatchNorm
+from tutorial.precision import native_precision
 
 matplotlib.use("agg")
 
@@ -294,17 +300,24 @@ def test_transforms_of_the_pictures_are_undone_for_drawing(learn):
 # --- batch norms
 
 
-def test_batch_norms_of_the_body_keep_their_averages_when_all_is_trained(learn):
-    def averages(model):
-        return {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+def test_batch_norms_of_the_body_keep_still_while_it_is_frozen_and_learn_afterwards(learn):
+    def batch_norms(model):
+        names = {k.rsplit(".", 1)[0] for k in model.state_dict() if k.endswith("running_mean")}
+        return {k: v.clone() for k, v in model.state_dict().items() if k.rsplit(".", 1)[0] in names}
 
-    model = deepcopy(learn.model)
-    still = Learner(learn.dls, model, cbs=StillBatchNorm)
-    still.unfreeze()
-    before, filters = averages(model), model[0][0].weight.clone()
-    with still.no_bar(), still.no_logging():
-        still.fit(1, 1e-3)
-    after = averages(model)
-    assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith("0."))
-    assert any(not torch.equal(after[k], v) for k, v in before.items() if k.startswith("1."))
-    assert not torch.equal(model[0][0].weight, filters)
+    def changed(then, now, part):
+        return [not torch.equal(now[k], v) for k, v in then.items() if k.startswith(part)]
+
+    options = {"train_bn": False, "cbs": [native_precision(), BnFreeze], "pretrained": False}
+    learn = vision_learner(learn.dls, resnet18, **options)  # as in step 4
+    learn.freeze()  # which fastai does by itself only if the body has been trained
+    stages = [batch_norms(learn.model)]
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+        stages.append(batch_norms(learn.model))
+        learn.unfreeze()
+        learn.fit(1, 1e-3)
+        stages.append(batch_norms(learn.model))
+    untouched, frozen, tuned = stages
+    assert not any(changed(untouched, frozen, "0.")) and all(changed(untouched, frozen, "1."))
+    assert all(changed(frozen, tuned, "0.")) and all(changed(frozen, tuned, "1."))

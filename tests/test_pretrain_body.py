@@ -195,9 +195,11 @@ def test_rows_after_the_checkpoint_are_dropped_on_going_on(tmp_path):
 
 
 def test_a_schedule_is_epochs_and_rates():
-    assert schedules.schedule("2,3e-3") == (2, 3e-3)
-    assert schedules.schedule("3,1e-5,3e-4") == (3, slice(1e-5, 3e-4))
-    for text in ("3", "3,1e-5,3e-4,1e-3", "three,1e-3", "3,fast"):
+    assert schedules.schedule("2,3e-3") == (2, 3e-3, [])
+    assert schedules.schedule("3,1e-5,3e-4") == (3, slice(1e-5, 3e-4), [])
+    still = (3, slice(1e-5, 3e-4), [schedules.StillBatchNorm])
+    assert schedules.schedule("3,1e-5,3e-4,still") == still
+    for text in ("3", "still", "3,still", "3,1e-5,3e-4,1e-3", "three,1e-3", "3,fast"):
         with pytest.raises(ValueError):
             schedules.schedule(text)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from fastai.vision.all import (
+    BnFreeze,
     ImageDataLoaders,
     Resize,
     accuracy,
@@ -33,7 +34,6 @@ from tutorial.errors import TutorialError
 from tutorial.precision import describe_device, native_precision
 from tutorial.record import hash_pictures, methods, run_record, write_record
 from tutorial.share import ask, load_weights, results_folder, save_weights
-from tutorial.still import StillBatchNorm
 from tutorial.verdict import verdict, wilson
 
 SCHEDULE = [("the head", 1, 3e-3), ("all layers", 2, slice(1e-4, 1e-3))]
@@ -76,7 +76,7 @@ def load(path):
 
 
 def build(dls):
-    cbs = [native_precision(), StillBatchNorm]
+    cbs = [native_precision(), BnFreeze]
     return vision_learner(dls, resnet34, metrics=accuracy, train_bn=False, cbs=cbs)
 
 

@@ -34,7 +34,6 @@ from .rivals import (  # noqa: E402
 from .share import ask, load_weights, results_folder, save_weights  # noqa: E402
 from .split import split_images  # noqa: E402
 from .start import check_folder, hello, how_long, trainable_share  # noqa: E402
-from .still import StillBatchNorm  # noqa: E402
 from .unknown import (  # noqa: E402
     answers,
     distances,
@@ -55,7 +54,6 @@ from .verdict import (  # noqa: E402
 __all__ = [
     "BodyError",
     "FolderError",
-    "StillBatchNorm",
     "TutorialError",
     "answers",
     "ask",

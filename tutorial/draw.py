@@ -92,11 +92,12 @@ def overfits(train, valid):
     -------
     str
         One sentence. Overfitting is said of a training whose valid loss has risen by more than a
-        tenth above its lowest value while the train loss fell in every epoch since.
+        tenth above its lowest value, and by more than 0.01 (one part in a hundred of the right
+        class's probability, on average), while the train loss fell in every epoch since.
     """
     best = valid.index(min(valid))
     falling = all(b < a for a, b in zip(train[best:], train[best + 1 :], strict=False))
-    if falling and valid[-1] > 1.1 * valid[best]:
+    if falling and valid[-1] - valid[best] > max(0.1 * valid[best], 0.01):
         return (
             f"Overfitting: valid loss was lowest after epoch {best} ({valid[best]:.3f}) and has"
             f" risen since to {valid[-1]:.3f}, while train loss went on falling."

@@ -259,8 +259,8 @@ def _training(record):
     training, versions, seed = record["training"], record["versions"], record["seed"]
     decoupled = " with decoupled weight decay" if training["decoupled_weight_decay"] else ""
     decay = f" {training['weight_decay']:g}" if decoupled and training["weight_decay"] else ""
-    still = "; the body's batch-norm layers kept their statistics" * (
-        "still_batch_norm" in training["callbacks"]
+    still = "; while frozen, the body's batch-norm layers kept their statistics" * (
+        "bn_freeze" in training["callbacks"]
     )
     seeds = f"s were {', '.join(map(str, seed))}" if isinstance(seed, list) else f" was {seed}"
     half = record["precision"].startswith(("bfloat16", "float16"))

@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from fastai.callback.training import BnFreeze
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import GrandparentSplitter, get_image_files, parent_label
 from fastai.distributed import DistributedDL, DistributedTrainer
@@ -44,7 +45,6 @@ from .errors import PictureError, TutorialError
 from .precision import _count_cores, describe_device, native_precision
 from .report import epoch_line, write_report
 from .start import check_folder
-from .still import StillBatchNorm
 
 # The two trainings of the notebook: which layers, how many epochs if none are named, and at which
 # highest learning rate.
@@ -254,7 +254,7 @@ def run(args, say):
         # processes' shares.
         metrics=AccumMetric(accuracy, flatten=False),
         train_bn=False,
-        cbs=[native_precision(), StillBatchNorm],
+        cbs=[native_precision(), BnFreeze],
     )
     with learn.distrib_ctx(sync_bn=False, cpu=cpu):
         stages = train(learn, out, settings, say)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LAST = "summary"  # the cell that ends Part I
 SEED = "set_seed(42,"  # as the first cell writes it
 # What the notebook adds to plain fastai: without it, this is stock fastai in float32.
-OURS = ", train_bn=False, cbs=[native_precision(), StillBatchNorm]"
+OURS = ", train_bn=False, cbs=[native_precision(), BnFreeze]"
 
 
 def part_one(last=LAST):

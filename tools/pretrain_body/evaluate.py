@@ -211,9 +211,9 @@ def loaders(plan, fifth=None):
 
 def notebook_learner(path, plan, seed, fifth=None):
     """The notebook's learner, with the body of a file or a random one, its head untrained."""
-    from fastai.vision.all import accuracy, set_seed, vision_learner
+    from fastai.vision.all import BnFreeze, accuracy, set_seed, vision_learner
 
-    from tutorial import StillBatchNorm, native_precision
+    from tutorial import native_precision
 
     set_seed(seed)
     return vision_learner(
@@ -221,7 +221,7 @@ def notebook_learner(path, plan, seed, fifth=None):
         architecture(path),
         metrics=accuracy,
         train_bn=False,
-        cbs=[native_precision(), StillBatchNorm],
+        cbs=[native_precision(), BnFreeze],
     )
 
 

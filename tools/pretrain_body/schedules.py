@@ -5,7 +5,8 @@
 
 This is how the notebook's epochs and rates are chosen. Neither `imgs/valid` nor `imgs/test` is
 read, so both stay fit to judge. Other schedules than the built-in ones can be named, for example
-`head 2,1e-2` or `all 3,1e-5,3e-4`.
+`head 2,1e-2` or `all 3,1e-5,3e-4`. With `,still` at its end, the batch norms of the body keep the
+averages that they came with in fine-tuning as well.
 
 Heads train on features that the frozen body has seen once, in pictures augmented `DRAWS` times:
 hundreds of heads in a few minutes. Fine-tuning has no such short cut, so a seed of it takes many
@@ -21,7 +22,10 @@ import warnings
 
 import torch
 from evaluate import add_plan, fifths, notebook_learner
+from fastai.callback.core import Callback
+from fastai.callback.training import BnFreeze
 from fastai.torch_core import set_seed
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
@@ -30,24 +34,39 @@ from tutorial.luck import head_learner
 from tutorial.rivals import class_numbers, features_of, frozen_features
 
 HEADS = ["1,3e-3", "2,3e-3", "3,2e-3", "3,3e-3", "3,6e-3", "4,3e-3", "5,3e-3", "6,3e-3"]
-TUNINGS = ["3,1e-4,1e-3", "3,1e-4,5e-4", "3,1e-4,3e-4"]
+TUNINGS = ["3,1e-4,1e-3", "3,1e-4,1e-3,still", "3,1e-5,3e-4"]
 DRAWS = 12  # augmented looks at each picture
 SEEDS = {"head": 24, "all": 2}
 
 
+class StillBatchNorm(Callback):
+    """Let the batch norms of the whole body keep their averages, not only of the frozen part."""
+
+    run_after = BnFreeze.run_after  # after fastai has put the model into training mode
+
+    def before_train(self):
+        for module in self.model[0].modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
 def schedule(text):
-    """Read "epochs,rate" or "epochs,lowest,highest": epochs, and what `fit_one_cycle` takes."""
-    epochs, *rates = text.split(",")
+    """Read "epochs,rate" or "epochs,lowest,highest": epochs, and what `fit_one_cycle` takes.
+
+    The third value is the callbacks: `StillBatchNorm` if the text ends with ",still".
+    """
+    epochs, *rates = text.removesuffix(",still").split(",")
     rates = [float(rate) for rate in rates]
     if len(rates) not in (1, 2):
         raise ValueError(f"{len(rates)} rates")
-    return int(epochs), rates[0] if len(rates) == 1 else slice(*rates)
+    cbs = [StillBatchNorm] if text.endswith(",still") else []
+    return int(epochs), rates[0] if len(rates) == 1 else slice(*rates), cbs
 
 
-def fit(learn, epochs, rates):
+def fit(learn, epochs, rates, cbs=()):
     """Train silently; loss and share right on the held-out pictures."""
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, rates)
+        learn.fit_one_cycle(epochs, rates, cbs=list(cbs))
         return tuple(float(value) for value in learn.validate())
 
 
@@ -100,6 +119,7 @@ def compare_tunings(plan):
                 learn.model.load_state_dict(trained)
                 learn.opt = None  # a new one, as a new learner would have
                 set_seed(seed)
+                learn.dls.train.rng = random.Random(seed)  # the same order of pictures
                 results[text][-1].append(fit(learn, *how))
     return results
 
@@ -129,6 +149,8 @@ def main():
             plan.schedules[text] = schedule(text)
         except ValueError:
             parser.error(f"{text}: say epochs and one or two rates, as 2,3e-3 or 3,1e-5,3e-4.")
+        if plan.stage == "head" and text.endswith(",still"):
+            parser.error(f"{text}: the head learns without a body here, so leave out ',still'.")
     plan.seeds = plan.seeds or SEEDS[plan.stage]
     warnings.filterwarnings("ignore", module="torch")
     compare = compare_heads if plan.stage == "head" else compare_tunings
