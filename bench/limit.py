@@ -102,7 +102,6 @@ def bare(dls):
     x = x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
     y = y.as_subclass(torch.Tensor)
     model = learn.model.to(device, memory_format=torch.channels_last).train()
-    model[0].eval()  # batch norms keep their averages
     dtype = best_dtype(device)
 
     def forward():
@@ -120,8 +119,10 @@ def bare(dls):
             forward().sum().item()
 
     learn.freeze()
+    model[0].eval()  # as BnFreeze does: batch norms keep their averages
     found = {"a step of the head": clock(step)}
     learn.unfreeze()
+    model.train()
     found["a step of all layers"] = clock(step)
     found["a look"] = clock(look)
     found["the optimizer's step"] = clock(learn.opt.step)

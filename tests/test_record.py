@@ -273,6 +273,7 @@ def test_the_paragraph_holds_the_figures_of_the_record(record):
         "the head for 1 epoch at a learning rate of up to 0.003",
         "all layers for 2 epochs at discriminative learning rates",
         "0.0001 in the first layers and 0.001 in the head",
+        "while frozen, the body's batch-norm layers kept their statistics",
         record["precision"],
         record["device"],
         *(record["versions"][name] for name in ("python", "fastai", "torch", "torchvision")),
