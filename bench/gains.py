@@ -86,10 +86,7 @@ def ways():
             {},
             {"opt_func": partial(OptimWrapper, opt=torch.optim.AdamW, fused=True)},
         ),
-        "gradients that are made zero, not dropped": (
-            {},
-            {"cbs": [KeptGradients, BnFreeze]},
-        ),
+        "gradients that are made zero, not dropped": ({}, {"cbs": [KeptGradients, BnFreeze]}),
     }
     if best_dtype(default_device()) != torch.float32:
         found["float32"] = ({}, {"cbs": [Float32, BnFreeze]})

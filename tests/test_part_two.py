@@ -7,13 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import (
-    BnFreeze,
-    ImageDataLoaders,
-    Resize,
-    resnet18,
-    vision_learner,
-)
+from fastai.vision.all import BnFreeze, ImageDataLoaders, Resize, resnet18, vision_learner
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression

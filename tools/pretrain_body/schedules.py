@@ -66,7 +66,7 @@ def schedule(text):
 def fit(learn, epochs, rates, cbs=()):
     """Train silently; loss and share right on the held-out pictures."""
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, rates, cbs=list(cbs))
+        learn.fit_one_cycle(epochs, rates, cbs=cbs)
         return tuple(float(value) for value in learn.validate())
 
 
