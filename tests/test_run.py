@@ -196,9 +196,11 @@ def test_the_distance_rule_knows_strangers_and_the_first_rule_does_not(executed)
 
 
 def test_the_saved_network_answers_alike(executed):
-    assert text(executed.nb, "fresh-process").splitlines()[1].startswith("doraemon ")
     _, after, yours = text(executed.nb, "safetensors").strip().splitlines()
     assert after.split(": ")[1].strip() == yours.split(": ")[1].strip()
+    # Whether the answer is right is another matter: the first test picture is a hard one.
+    guess = yours.split(": ")[1].strip().split(",")[0]
+    assert text(executed.nb, "fresh-process").splitlines()[1].startswith(f"{guess} tensor(")
 
 
 def test_the_record_holds_this_runs_figures(executed):
