@@ -26,7 +26,7 @@ from tutorial import native_precision, resnet34
 from tutorial.precision import best_dtype
 
 HEAD, ALL = 3, 3  # epochs, as the notebook trains
-RATES = 3e-3, slice(1e-4, 1e-3)
+RATES = 3e-3, slice(1e-5, 3e-4)
 BAR = 1.3  # times the bare loop
 REST = ("the optimizer's step", "reading a batch", "augmenting a batch")
 STEPS = 7  # of each kind that the bare loop takes; the middle one counts

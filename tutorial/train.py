@@ -48,7 +48,7 @@ from .start import check_folder
 
 # The two trainings of the notebook: which layers, how many epochs if none are named, and at which
 # highest learning rate.
-STAGES = {"head": ("the head", 3, 3e-3), "all": ("all layers", 3, slice(1e-4, 1e-3))}
+STAGES = {"head": ("the head", 3, 3e-3), "all": ("all layers", 3, slice(1e-5, 3e-4))}
 LOST = (
     "The training was told to stop, or another of its processes has died. If a sentence above names"
     " a cause, mend that first."

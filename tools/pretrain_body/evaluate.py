@@ -279,7 +279,7 @@ def add_plan(parser):
     parser.add_argument("--head-epochs", type=int, default=3)
     parser.add_argument("--head-rate", type=float, default=3e-3)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs=2, default=(1e-4, 1e-3))
+    parser.add_argument("--rates", type=float, nargs=2, default=(1e-5, 3e-4))
     parser.add_argument("--batch", type=int, default=16)
 
 
