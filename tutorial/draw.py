@@ -145,6 +145,10 @@ def show_change(before, **after):
     moved = pd.DataFrame({name: how_far(before, model) for name, model in after.items()})
     moved.columns = [name.replace("_", " ") for name in moved]
     ax = moved.plot.bar(figsize=(8, 3.2), rot=0, color=["#2171b5", "#e6550d"], width=0.7)
+    for bars in ax.containers:  # a gentle change is too small a bar to be seen
+        ax.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=1)
     ax.set(xlabel="block", ylabel="change, as a share\nof what was there")
+    ax.yaxis.set_major_formatter("{x:.0%}")
+    ax.margins(y=0.1)
     ax.legend(loc="upper left")
     plt.show()
