@@ -4,6 +4,7 @@ from copy import deepcopy
 from types import SimpleNamespace
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from tutorial import leaks, look, luck, rivals, unknown
-from tutorial.draw import how_far
+from tutorial.draw import how_far, show_change
 from tutorial.precision import native_precision
 
 matplotlib.use("agg")
@@ -182,6 +183,19 @@ def test_how_far_measures_each_block(learn):
     assert moved.pop("layer1") == pytest.approx(1, abs=1e-5)
     assert set(moved) == {"stem", "layer2", "layer3", "layer4", "head"}
     assert max(moved.values()) == 0
+
+
+def test_a_bar_too_low_to_be_seen_has_its_number(learn, monkeypatch):
+    after = deepcopy(learn.model)
+    with torch.no_grad():
+        for p in after[0][4].parameters():
+            p.mul_(1.0005)
+        for p in after[0][5].parameters():
+            p.mul_(2.5)
+    drawn = []
+    monkeypatch.setattr(plt, "show", lambda: drawn.extend(t.get_text() for t in plt.gca().texts))
+    show_change(learn.model, gentle=after)
+    assert drawn == ["0%", "0.05%", "150%", "0%", "0%", "0%"]
 
 
 # --- where it looks

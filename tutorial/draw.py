@@ -140,13 +140,18 @@ def how_far(before, after):
     return moved
 
 
+def _percent(share):
+    """For example 34%, or 0.05%: small shares keep one digit that tells."""
+    return f"{share:.0%}" if share >= 0.01 else f"{100 * share:.1g}%"
+
+
 def show_change(before, **after):
     """Draw `how_far` from one network to others as bars, side by side for each block."""
     moved = pd.DataFrame({name: how_far(before, model) for name, model in after.items()})
     moved.columns = [name.replace("_", " ") for name in moved]
     ax = moved.plot.bar(figsize=(8, 3.2), rot=0, color=["#2171b5", "#e6550d"], width=0.7)
-    for bars in ax.containers:  # a gentle change is too small a bar to be seen
-        ax.bar_label(bars, fmt="{:.1%}", fontsize=8, padding=1)
+    for bars in ax.containers:  # numbers, too: the bar of a gentle change is too low to be seen
+        ax.bar_label(bars, fmt=_percent, fontsize=8, padding=1)
     ax.set(xlabel="block", ylabel="change, as a share\nof what was there")
     ax.yaxis.set_major_formatter("{x:.0%}")
     ax.margins(y=0.1)
