@@ -52,7 +52,9 @@ NOTEBOOK_SIDE = 224  # pixels of a picture for the network, as demo.ipynb makes 
 
 
 class Watch(threading.Thread):
-    """Note the memory of the kernel below this process, five times a second.
+    """Note the memory of the kernel that this process starts, five times a second.
+
+    Kernels that it had started before are left aside.
 
     Attributes
     ----------
@@ -67,6 +69,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.looks, self.highest, self.cell = [], None, None
         self._kernel, self._over = None, threading.Event()
+        self._others = kernels_below(psutil.Process())
 
     def __enter__(self):
         self.start()
@@ -85,11 +88,18 @@ class Watch(threading.Thread):
         if self.cell is None:
             return
         with suppress(psutil.Error, OSError):
-            self._kernel = self._kernel or kernel_below(psutil.Process())
+            self._kernel = self._kernel or self._new_kernel()
+            if self._kernel is None:
+                return
             own = self._kernel.memory_info().rss
             below = sum(map(alone, self._kernel.children(recursive=True)))
             self.looks.append((time.monotonic(), self.cell, own, own + below))
             self.highest = highest(self._kernel.pid) or self.highest
+
+    def _new_kernel(self):
+        """Return the kernel that was not there when the watch began, or None."""
+        found = kernels_below(psutil.Process())
+        return next((kernel for kernel in found if kernel not in self._others), None)
 
     def hear(self, text):
         """Read in the runner's output, `[ 3/46] heading ... 1.2 s`, which cell it is at."""
@@ -110,13 +120,14 @@ def alone(process):
     return process.memory_full_info().uss
 
 
-def kernel_below(process):
-    """Return the notebook kernel among the processes that `process` has started."""
+def kernels_below(process):
+    """Return the notebook kernels among the processes that `process` has started."""
+    kernels = []
     for child in process.children(recursive=True):
-        with suppress(psutil.Error):
+        with suppress(psutil.Error):  # one that ends meanwhile is none
             if "ipykernel_launcher" in child.cmdline():
-                return child
-    raise psutil.NoSuchProcess(process.pid)
+                kernels.append(child)
+    return kernels
 
 
 def highest(pid):

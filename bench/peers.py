@@ -159,6 +159,17 @@ def race(name, ours, theirs):
     return name, f"{goal:.1%}", f"{came} of {len(sooner)}", spread(sooner, "{:.1f}"), verdict
 
 
+def whole_sentence(ours, theirs):
+    """Say how many times as long the same cells take with stock fastai."""
+    times = [their["whole"] / our["whole"] for our, their in zip(ours, theirs, strict=False)]
+    return (
+        "With stock fastai in float32 the same cells, imports included, take"
+        f" {spread(times, '{:.1f}')} times as long. When a best accuracy is reached, a picture more"
+        " or less right in an early epoch decides, so that the times above waver much more. Where"
+        " the time goes, the steps below and *Against the bare arithmetic* tell."
+    )
+
+
 def part_one_sentence(ours):
     """Say how long Part I takes, and where the bar holds, whether it is met."""
     whole = statistics.median(run["whole"] for run in ours)
@@ -229,6 +240,7 @@ def section(runs):
         "",
         *table(("than", "its best, mean", "reached in rounds", "times sooner", "bar"), races),
         "",
+        *([whole_sentence(runs[OURS], runs[STOCK]), ""] if STOCK in runs else []),
         part_one_sentence(runs[OURS]),
         "",
         "Part I, step by step, as plain Python runs it (a kernel's start is measured below):",
