@@ -21,7 +21,7 @@ os.environ.pop("IMGS", None)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-ENOUGH = 8  # pictures a second: with fewer, Run All takes 10 minutes and more
+ENOUGH = 12  # pictures a second: with fewer, Run All takes 7 minutes and more
 
 
 def code_cells(nb):
