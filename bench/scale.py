@@ -7,6 +7,7 @@ Each seed goes through all ways in turn, so that a busy machine slows all alike.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -177,7 +178,8 @@ def worked_out(rate):
         "",
         f"Pictures must come as fast as they are learned from. One core of this machine reads"
         f" {rate:.0f} pictures of `imgs` a second, so a GPU such as that one would want"
-        f" {RATE / rate:.0f} cores to read for it; where there are fewer, these set the pace.",
+        f" {math.ceil(RATE / rate)} cores to read for it; where there are fewer, these set the"
+        " pace.",
     ]
 
 

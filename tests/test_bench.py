@@ -358,6 +358,7 @@ def test_the_gain_of_several_gpus_is_worked_out_by_hand_here():
     assert worst == pytest.approx(2 * compute / (compute + 0.0872))
     assert best == pytest.approx(2 * compute / 0.0872)  # sending takes longer than computing
     assert scale.gain(16, 1e18) == pytest.approx((16, 16))
+    assert "would want 3 cores" in scale.worked_out(450)[-1]  # two read but 900 of the 1,000
     assert scale.gain(1, 1e9) == pytest.approx((1, 1))
 
 
