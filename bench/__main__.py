@@ -22,7 +22,7 @@ START = (
     " The sections on float32 are of the body before the present one, of 2 epochs of the head where"
     " there are 3 now, and of fine-tuning at `slice(1e-4, 1e-3)` with the body's batch norms kept"
     " still: their seconds for each picture or epoch hold, but that an epoch of all layers takes"
-    " 3 % longer now; their accuracies do not. *Against the bare arithmetic* on bfloat16 is of"
+    " a little longer now; their accuracies do not. *Against the bare arithmetic* on bfloat16 is of"
     " those rates, too; the article's, of today, take just as long."
 )
 TITLES = {  # in this order in the report
