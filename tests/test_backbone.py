@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tutorial import backbone, download
 from tutorial.backbone import BodyError, body_in_use, resnet34
 
 PAYLOAD = os.urandom(300_000)
-DIGITS = hashlib.sha256(PAYLOAD).hexdigest()[:8]
+DIGEST = hashlib.sha256(PAYLOAD).hexdigest()
 
 
 @pytest.fixture(scope="session")
@@ -98,12 +99,13 @@ def send(request, content=PAYLOAD, announced=None):
     request.wfile.write(content)
 
 
-def use(monkeypatch, port, digits=DIGITS):
-    monkeypatch.setattr(backbone, "IMAGENET_URL", f"http://127.0.0.1:{port}/resnet34-{digits}.pth")
+def use(monkeypatch, port, digest=DIGEST):
+    monkeypatch.setattr(backbone, "IMAGENET_URL", f"http://127.0.0.1:{port}/resnet34.pth")
+    monkeypatch.setattr(backbone, "IMAGENET_SHA256", digest)
 
 
-def cached(digits=DIGITS):
-    return backbone.Path(torch.hub.get_dir(), "checkpoints", f"resnet34-{digits}.pth")
+def cached():
+    return backbone.Path(torch.hub.get_dir(), "checkpoints", "resnet34.pth")
 
 
 def litter():
@@ -128,7 +130,7 @@ def test_a_whole_resnet34_of_imagenet_is_used(monkeypatch, server, tmp_path, cap
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     content = (tmp_path / "theirs.pth").read_bytes()
     server.do = lambda request: send(request, content)
-    use(monkeypatch, server.server_port, hashlib.sha256(content).hexdigest()[:8])
+    use(monkeypatch, server.server_port, hashlib.sha256(content).hexdigest())
     monkeypatch.setenv("BODY", "imagenet")
     ours = resnet34(weights="DEFAULT")
     assert all(
@@ -152,6 +154,37 @@ def cut_connection(request):
 def silent_halfway(request):
     send(request, PAYLOAD[:100_000], announced=len(PAYLOAD))
     time.sleep(20)
+
+
+def one_byte_at_a_time(request):
+    send(request, PAYLOAD[:1], announced=len(PAYLOAD))
+    with suppress(OSError):  # whoever waits gives up
+        for byte in PAYLOAD[1:200]:
+            time.sleep(0.1)  # never silent for long
+            request.wfile.write(bytes([byte]))
+
+
+def test_imagenets_checksum_is_the_one_that_torchvision_names():
+    name = backbone.Path(backbone.IMAGENET_URL).stem
+    assert backbone.IMAGENET_SHA256.startswith(name.rpartition("-")[2])
+    assert len(backbone.IMAGENET_SHA256) == 64
+
+
+def test_a_file_that_only_begins_with_the_right_digits_is_refused(monkeypatch, server):
+    use(monkeypatch, server.server_port, DIGEST[:8] + 56 * "0")
+    assert "wrong checksum" in body_in_use()
+    assert litter() == []
+
+
+def test_a_server_that_is_slow_but_never_silent_is_given_up(monkeypatch, server):
+    monkeypatch.setattr(download, "LIMIT", 1)
+    server.do = one_byte_at_a_time
+    use(monkeypatch, server.server_port)
+    start = time.monotonic()
+    sentence = body_in_use()
+    assert time.monotonic() - start < 5
+    keeps("the server is too slow", sentence)
+    assert "bundled" in sentence and litter() == []
 
 
 def not_found(request):
@@ -229,7 +262,8 @@ def test_a_closed_port_is_said_to_be_out_of_reach(monkeypatch):
 def test_a_damaged_file_in_the_cache_is_neither_used_nor_deleted(monkeypatch, no_network):
     cached().parent.mkdir(parents=True)
     cached().write_bytes(b"damaged")
-    use(monkeypatch, 9)
+    # Eight digits that are right, as torchvision's file names have, are not enough.
+    use(monkeypatch, 9, hashlib.sha256(b"damaged").hexdigest()[:8] + 56 * "0")
     with untouched(cached().parent):
         sentence = body_in_use()
     assert "bundled" in sentence and str(cached()) in sentence
@@ -309,6 +343,100 @@ def test_a_wrong_value_of_body_names_the_right_ones(monkeypatch):
     with pytest.raises(BodyError) as caught:
         resnet34(weights="DEFAULT")
     keeps("BODY has a wrong value", str(caught.value))
+
+
+# --- BODY as a path
+
+
+@pytest.fixture
+def numbers(monkeypatch, tmp_path):
+    """A resnet34 of random numbers, as torchvision names them, and the folder to save them in."""
+    torch.manual_seed(5)
+    monkeypatch.chdir(tmp_path)
+    return tvm.resnet34().state_dict(), tmp_path
+
+
+def without_fc(state):
+    return {name: t for name, t in state.items() if not name.startswith("fc.")}
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+@pytest.mark.parametrize("last", ["1000", "none", "7"])
+def test_a_body_from_a_file(monkeypatch, no_network, numbers, kind, half, last, capsys):
+    state, folder = numbers
+    if last != "1000":
+        state = without_fc(state)
+    if last == "7":
+        state |= {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    (torch.save if kind == "pth" else save_file)(state, folder / f"mine.{kind}")
+    monkeypatch.setenv("BODY", f"mine.{kind}")
+    model = resnet34(weights="DEFAULT")
+    assert "The body is the resnet34 in mine" in capsys.readouterr().out
+    for name, t in without_fc(state).items():
+        found = model.state_dict()[name]
+        assert torch.equal(found, t.to(found.dtype)) and found.dtype in (torch.float32, torch.int64)
+    if last == "1000":
+        assert torch.equal(model.fc.bias, state["fc.bias"].float())
+    found = backbone.FINDERS[resnet34]()
+    assert found.which == "file" and found.file == backbone.Path(f"mine.{kind}")
+
+
+class Code:
+    """What a pickle may hold: whoever opens it without care runs this."""
+
+    def __reduce__(self):
+        return os.mkdir, ("a folder that a picture of numbers would not make",)
+
+
+@pytest.mark.parametrize(
+    ("content", "case"),
+    [
+        (None, "BODY names no file"),
+        (b"", "BODY names a file that is damaged"),
+        (b"<html>404 Not Found</html>", "BODY names a file that is damaged"),
+        ({"a": Code()}, "BODY names a file that is damaged"),
+        ([1, 2], "BODY names the weights of another network"),
+        ({"conv1.weight": torch.zeros(2)}, "BODY names the weights of another network"),
+        (tvm.resnet18().state_dict(), "BODY names the weights of another network"),
+        ({"state_dict": tvm.resnet34().state_dict()}, "BODY names the weights of another network"),
+    ],
+)
+def test_a_file_that_is_no_resnet34_is_one_clear_sentence(
+    monkeypatch, no_network, numbers, content, case
+):
+    file = numbers[1] / "mine.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+    monkeypatch.setenv("BODY", str(file))
+    with untouched(file.parent), pytest.raises(BodyError) as caught:
+        resnet34(weights="DEFAULT")
+    keeps(case, str(caught.value))
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_cut_safetensors_file_is_named(monkeypatch, no_network, numbers):
+    state, folder = numbers
+    save_file(state, folder / "mine.safetensors")
+    cut_short(folder / "mine.safetensors")
+    monkeypatch.setenv("BODY", "mine.safetensors")
+    with pytest.raises(BodyError) as caught:
+        resnet34(weights="DEFAULT")
+    keeps("BODY names a file that is damaged", str(caught.value))
+
+
+@needs_root
+def test_a_file_without_leave_to_read_it_is_named(monkeypatch, public):  # noqa: F811
+    for name in ("mine.pth", "mine.safetensors"):
+        (public / name).touch(mode=0o600)
+        monkeypatch.setenv("BODY", str(public / name))
+        with untouched(public), ordinary_user(), pytest.raises(BodyError) as caught:
+            resnet34(weights="DEFAULT")
+        keeps("BODY names a file that can't be read", str(caught.value))
 
 
 def test_an_empty_body_means_auto(monkeypatch):

@@ -383,20 +383,32 @@ def test_run_stops_at_the_cell_that_raises(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "environ, text",
+    "environ, text, case",
     [
-        ({"IMGS": "no/such"}, "IMGS=no/such is not a folder"),
-        ({"BODY": "best"}, "BODY=best is unknown"),
+        ({"IMGS": "no/such"}, "IMGS=no/such is not a folder", None),
+        ({"BODY": "best"}, "BODY=best is unknown", "BODY has a wrong value in make run"),
+        ({"BODY": "no/such.pth"}, "BODY=no/such.pth is not", "BODY names no file in make run"),
     ],
 )
-def test_run_refuses_a_wrong_setting(tmp_path, environ, text):
+def test_run_refuses_a_wrong_setting(tmp_path, environ, text, case):
     notebook = write_notebook(tmp_path / "tiny.ipynb", "1 + 1")
     done = run(notebook, OUT=str(tmp_path / "out"), **environ)
     assert done.returncode == 1
     assert done.stderr.startswith(text) and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    if "BODY" in environ:
-        keeps("BODY has a wrong value in make run", done.stderr)
+    if case:
+        keeps(case, done.stderr)
+
+
+def test_a_body_named_by_its_path_is_found_from_anywhere(tmp_path):
+    (tmp_path / "body.pth").touch()
+    notebook = write_notebook(tmp_path / "tiny.ipynb", "import os; print(os.environ['BODY'])")
+    done = run(
+        notebook, OUT=str(tmp_path / "out"), BODY=os.path.relpath(tmp_path / "body.pth", ROOT)
+    )
+    assert done.returncode == 0, done.stderr
+    nb = nbformat.read(tmp_path / "out" / "tiny.ipynb", as_version=4)
+    assert nb.cells[-1].outputs[0].text == f"{tmp_path / 'body.pth'}\n"
 
 
 def test_run_does_not_write_over_the_notebook(tmp_path):

@@ -63,10 +63,17 @@ def settings(environ):
                 "train/ and valid/ inside."
             )
         found["IMGS"] = str(imgs)
-    if environ.get("BODY"):
-        if environ["BODY"] not in BODIES:
-            raise RunError(f"BODY={environ['BODY']} is unknown: use one of {', '.join(BODIES)}.")
-        found["BODY"] = environ["BODY"]
+    if body := environ.get("BODY"):
+        if body not in BODIES:
+            if not body.endswith((".pth", ".safetensors")):
+                raise RunError(
+                    f"BODY={body} is unknown: use one of {', '.join(BODIES)}, or the path of a"
+                    " .pth or .safetensors file."
+                )
+            body = str(Path(body).expanduser().resolve())
+            if not Path(body).is_file():
+                raise RunError(f"BODY={environ['BODY']} is not a file here.")
+        found["BODY"] = body
     return found
 
 

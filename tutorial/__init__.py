@@ -17,6 +17,7 @@ from . import reading  # noqa: E402, F401  it does its work by being imported
 from .backbone import BodyError, body_in_use, resnet34  # noqa: E402
 from .doctor import check_images  # noqa: E402
 from .draw import draw_layers, epoch_losses, overfits, show_change, show_losses  # noqa: E402
+from .efficientnet import efficientnet_lite0  # noqa: E402
 from .errors import FolderError, TutorialError, explain_skipped_steps  # noqa: E402
 from .leaks import find_leaks, show_leaks  # noqa: E402
 from .look import show_looks  # noqa: E402
@@ -65,6 +66,7 @@ __all__ = [
     "describe_device",
     "distances",
     "draw_layers",
+    "efficientnet_lite0",
     "epoch_losses",
     "explain_skipped_steps",
     "find_leaks",

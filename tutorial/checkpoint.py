@@ -142,7 +142,9 @@ def _read(file, settings):
     except Exception:  # PyTorch has half a dozen kinds
         return TutorialError(f"{file} is damaged: delete it, and its stage begins anew.")
     other = [
-        f"{key} was {had[key]} and is {now}" for key, now in settings.items() if had[key] != now
+        f"{key} was {had.get(key)} and is {now}"
+        for key, now in settings.items()
+        if had.get(key) != now
     ]
     if other:
         return TutorialError(

@@ -4,19 +4,22 @@ import hashlib
 import os
 import queue
 import threading
+import time
 from urllib.parse import urlsplit
 
 import requests
 from tqdm.auto import tqdm
+from urllib3.exceptions import HTTPError
 
 PATIENCE = 5  # seconds for a server to answer, and for each next piece of the file
+LIMIT = 600  # seconds for the whole file
 
 
 class DownloadError(RuntimeError):
     """The file can't be had; the message says why."""
 
 
-def download(url, path, digits):
+def download(url, path, digest):
     """Download `url` to `path`, with a progress bar.
 
     Parameters
@@ -24,17 +27,17 @@ def download(url, path, digits):
     url : str
     path : Path
         Exists afterwards only if the file arrived whole and right. Folders are made as needed.
-    digits : str
-        The first digits of the file's SHA-256.
+    digest : str
+        The file's SHA-256 in hexadecimal digits.
 
     Raises
     ------
     DownloadError
-        If the server can't be reached within 5 s, refuses, falls silent for 5 s, breaks off or
-        sends something else, or if `path` can't be written.
+        If the server can't be reached within 5 s, refuses, falls silent for 5 s, breaks off, sends
+        something else or needs more than 10 minutes, or if `path` can't be written.
     """
     host = urlsplit(url).hostname
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part, end = path.with_name(f"{path.name}.{os.getpid()}.part"), time.monotonic() + LIMIT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file, _ask(url) as answer:
@@ -42,12 +45,17 @@ def download(url, path, digits):
             with tqdm(
                 total=size, unit="B", unit_scale=True, desc=f"{path.name} from {host}"
             ) as bar:
-                for piece in answer.iter_content(1 << 16):
+                while piece := answer.raw.read1(1 << 16):  # what has come, be it a single byte
                     bar.update(file.write(piece))
-        if not sha256(part).startswith(digits):
+                    if time.monotonic() > end:
+                        raise DownloadError(
+                            f"{host} is too slow: in {LIMIT / 60:.0f} minutes only"
+                            f" {bar.n / 1e6:.0f} MB have come"
+                        )
+        if sha256(part) != digest:
             raise DownloadError(f"what {host} sent has a wrong checksum")
         os.replace(part, path)
-    except requests.RequestException as error:
+    except HTTPError as error:
         raise DownloadError(f"the download from {host} broke off") from error
     except OSError as error:
         raise DownloadError(f"{path.parent} can't be written to ({error.strerror})") from error
@@ -72,7 +80,8 @@ def _ask(url):
 
     def ask():
         try:
-            box.put(requests.get(url, stream=True, timeout=PATIENCE))
+            plain = {"Accept-Encoding": "identity"}  # not squeezed
+            box.put(requests.get(url, stream=True, timeout=PATIENCE, headers=plain))
         except Exception as error:
             box.put(error)
 

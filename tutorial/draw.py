@@ -6,15 +6,16 @@ import torch
 from matplotlib import font_manager
 from matplotlib.patches import FancyBboxPatch
 
-# The blocks of a resnet body as a picture passes them: name, place in `learn.model[0]`, and what
-# the block comes to see.
+# The blocks of a body as a picture passes them: name, and what the block comes to see.
 BLOCKS = [
-    ("stem", 0, "edges,\ncolours"),
-    ("layer1", 4, "corners,\ntextures"),
-    ("layer2", 5, "patterns"),
-    ("layer3", 6, "parts"),
-    ("layer4", 7, "whole\nthings"),
+    ("stem", "edges,\ncolours"),
+    ("layer1", "corners,\ntextures"),
+    ("layer2", "patterns"),
+    ("layer3", "parts"),
+    ("layer4", "whole\nthings"),
 ]
+# Where they lie in a resnet's body, which has eight parts, and in that of efficientnet_lite0.
+PLACES = {8: (0, 4, 5, 6, 7), 5: (0, 1, 2, 3, 4)}
 COLOURS = ["#9ecae1", "#6baed6", "#fdae6b"]
 
 
@@ -26,6 +27,15 @@ def use_chinese_fonts():
     """Let plots fall back on a Chinese font, if there is one, for names that need it."""
     known = font_manager.get_font_names()
     plt.rcParams["font.family"] = ["sans-serif", *(name for name in CHINESE if name in known)]
+
+
+def blocks_of(body):
+    """Return the blocks of a body: names, modules and what each sees. Another body is one block."""
+    parts = list(body.children())
+    if len(parts) not in PLACES:
+        return [("body", body, "edges to\nthings")]
+    places = PLACES[len(parts)]
+    return [(name, parts[at], sees) for (name, sees), at in zip(BLOCKS, places, strict=True)]
 
 
 def group_of(module, opt):
@@ -43,12 +53,9 @@ def draw_layers(learn):
     Parameters
     ----------
     learn : Learner
-        From `vision_learner` with a resnet; its optimizer exists once it has been frozen, unfrozen
-        or trained.
+        From `vision_learner`; its optimizer exists once it has been frozen, unfrozen or trained.
     """
-    body, head = learn.model[0], learn.model[1]
-    blocks = [(name, body[at], sees) for name, at, sees in BLOCKS]
-    blocks.append(("head", head, "our\nclasses"))
+    blocks = [*blocks_of(learn.model[0]), ("head", learn.model[1], "our\nclasses")]
     _, ax = plt.subplots(figsize=(10, 2.6))
     boxes = {}
     for place, (name, module, sees) in enumerate(blocks):
@@ -125,14 +132,15 @@ def how_far(before, after):
     Parameters
     ----------
     before, after : nn.Module
-        Body and head of one architecture, from `vision_learner` with a resnet.
+        Body and head of one architecture, from `vision_learner`.
 
     Returns
     -------
     dict of str to float
         From a block's name to the length of its change, as a share of its length before.
     """
-    blocks = [(name, before[0][at], after[0][at]) for name, at, _ in BLOCKS]
+    pairs = zip(blocks_of(before[0]), blocks_of(after[0]), strict=True)
+    blocks = [(name, old, new) for (name, old, _), (_, new, _) in pairs]
     moved = {}
     for name, *both in [*blocks, ("head", before[1], after[1])]:
         old, new = (torch.cat([p.detach().cpu().flatten() for p in m.parameters()]) for m in both)

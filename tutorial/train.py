@@ -41,6 +41,7 @@ from torch.distributed import DistError
 
 from .backbone import body_in_use, resnet34
 from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
+from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
 from .precision import _count_cores, describe_device, native_precision
 from .report import epoch_line, write_report
@@ -49,6 +50,7 @@ from .start import check_folder
 # The two trainings of the notebook: which layers, how many epochs if none are named, and at which
 # highest learning rate.
 STAGES = {"head": ("the head", 3, 3e-3), "all": ("all layers", 3, slice(1e-5, 3e-4))}
+ARCHS = {arch.__name__: arch for arch in (resnet34, efficientnet_lite0)}
 LOST = (
     "The training was told to stop, or another of its processes has died. If a sentence above names"
     " a cause, mend that first."
@@ -206,6 +208,9 @@ def options(argv=None):
         "--out", type=Path, default=Path("out/train"), help="for the results (out/train)"
     )
     parser.add_argument(
+        "--arch", choices=ARCHS, default="resnet34", help="the network (%(default)s)"
+    )
+    parser.add_argument(
         "--batch", type=int, default=16, help="pictures in a step of all processes (16)"
     )
     for stage, (layers, epochs, _) in STAGES.items():
@@ -233,6 +238,7 @@ def run(args, say):
         "all epochs": args.all_epochs,
         "batch": args.batch,
         "seed": args.seed,
+        "arch": args.arch,
         "BODY": os.environ.get("BODY") or "auto",
     }
     if any(gather_object([(out / "run.json").exists()])):
@@ -246,10 +252,10 @@ def run(args, say):
     )
     say(f"The device is {describe_device()[0]}, the precision {describe_device()[1]}.")
     with state.local_main_process_first():  # one download for all
-        say(body_in_use())
+        say(body_in_use(ARCHS[args.arch]))
     learn = vision_learner(
         dls,
-        resnet34,
+        ARCHS[args.arch],
         # From all answers at the end: a mean over batches would count those twice that fill up the
         # processes' shares.
         metrics=AccumMetric(accuracy, flatten=False),
