@@ -1,9 +1,11 @@
-"""Measure a body beside a random body and a colour histogram, mean and sd over five seeds.
+"""Measure a body beside others: frozen features, then the notebook's schedule.
 
     python tools/pretrain_body/evaluate.py                 everything: the tables of the model card
     python tools/pretrain_body/evaluate.py --no-notebook   without the slow part, fine-tuning
 
-Nothing here chooses anything: pictures of `imgs/valid` only score, `imgs/test` is not read.
+Mean and standard deviation over five seeds. With `--photos FOLDER`, a folder of class folders,
+bodies are judged on these pictures, too; `--before FILE` puts another body beside. Nothing here
+trains a body or chooses anything: pictures of `imgs/valid` only score, `imgs/test` is not read.
 """
 
 import argparse
@@ -15,59 +17,62 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from drawings import draw_colours, draw_figure, draw_pictures
-from export import NAME, WEIGHTS, load_body, recalibrate
+from export import NAME, ROOT, WEIGHTS, load_body
 from PIL import Image
-from scenes import MEAN, STD, SceneSource
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision.models import resnet34
 from tqdm import tqdm
-from train import effective_rank
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the package tutorial
 SEEDS = range(5)
-TASKS, SHOTS, TESTS = 4, 60, 100  # drawn pairs a seed; pictures of each figure
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
-def random_body(seed):
-    """An untrained resnet34 whose batch norms have at least met generated pictures."""
-    torch.manual_seed(seed)
+def random_body():
+    """An untrained resnet34."""
+    torch.manual_seed(0)
     body = resnet34()
     body.fc = nn.Identity()
-    recalibrate(body, 256, 96)
-    return body
+    return body.eval()
+
+
+def teacher_body():
+    """EfficientNet-Lite0 without its last layer."""
+    from tutorial import efficientnet_lite0
+
+    net = efficientnet_lite0(weights="DEFAULT")
+    net.classifier = nn.Identity()
+    return net.eval()
 
 
 @torch.no_grad()
 def features(body, pictures):
-    """Pooled features of uint8 RGB pictures, shape (n, side, side, 3) to (n, 512)."""
-    rows = []
+    """Pooled features of uint8 RGB pictures, shape (n, side, side, 3) to (n, features)."""
+    body, rows = body.to(memory_format=torch.channels_last), []
     for i in range(0, len(pictures), 32):
-        x = (pictures[i : i + 32].astype(np.float32) / 255 - MEAN) / STD
+        x = torch.from_numpy((pictures[i : i + 32].astype(np.float32) / 255 - MEAN) / STD)
         with torch.autocast("cpu", torch.bfloat16):
-            rows.append(body(torch.from_numpy(x).permute(0, 3, 1, 2)))
+            rows.append(body(x.permute(0, 3, 1, 2)))
     return torch.cat(rows).float().numpy()
 
 
 def histograms(pictures):
-    """8 x 8 x 8 hue-saturation-value histograms, shape (n, 512), as shares."""
+    """8 x 8 x 8 hue-saturation-value histograms, shape (n, 512), as square roots of shares."""
     rows = []
     for picture in pictures:
         hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)
         counts = cv2.calcHist([hsv], [0, 1, 2], None, [8, 8, 8], [0, 180, 0, 256, 0, 256])
-        rows.append(counts.ravel() / counts.sum())
+        rows.append(np.sqrt(counts.ravel() / counts.sum()))
     return np.stack(rows)
 
 
 def classifier():
-    """Logistic regression on standardised features; strength by cross-validation on them."""
-    model = LogisticRegressionCV(Cs=[1e-4, 1e-3, 1e-2, 1e-1, 1.0], cv=4, max_iter=500)
-    return make_pipeline(StandardScaler(), model)
+    """Logistic regression on standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
 
 
 def fifths(seed):
@@ -98,70 +103,36 @@ def greyed(pictures):
     return np.stack(grey)
 
 
-def drawn_task(rng, same_colours):
-    """A two-class task of the second renderer: x, y for training, x, y for testing."""
-    colours = draw_colours(rng)
-    figures = [(draw_figure(rng), colours if same_colours else draw_colours(rng)) for _ in range(2)]
-    return *draw_pictures(rng, figures, SHOTS), *draw_pictures(rng, figures, TESTS)
+def judge(features, imgs, photos):
+    """{what is judged: [share right, a seed each]} of features of `imgs` and of `photos`."""
+    scores = {}
+
+    def cross_validate(name, x, y):
+        scores[name] = [
+            float(cross_val_score(classifier(), x, y, cv=fifths(s)).mean()) for s in SEEDS
+        ]
+
+    if photos:
+        cross_validate("photos, fifths held out", features(photos[0]), photos[1])
+    (pictures, labels), (valid, truth), grey = imgs
+    x = features(pictures)
+    cross_validate("imgs/ train, fifths held out", x, labels)
+    for name, test in (("imgs/ valid", valid), ("imgs/ valid, greyed", grey)):
+        scores[name] = []
+        test = features(test)
+        for seed in SEEDS:
+            some = np.random.default_rng(seed).permutation(len(labels))[: int(0.9 * len(labels))]
+            scores[name].append(classifier().fit(x[some], labels[some]).score(test, truth))
+    return scores
 
 
-def frozen(encode, seed, imgs):
-    """Accuracies of one encoder with one seed, as a dict from what is measured to a share."""
-    rng = np.random.default_rng(1000 + seed)
-    result = {}
-    for name, same in (("drawn pairs, colour and shape", False), ("drawn pairs, shape only", True)):
-        scores = []
-        for _ in range(TASKS):
-            x, y, test, truth = drawn_task(rng, same)
-            scores.append(classifier().fit(encode(x), y).score(encode(test), truth))
-        result[name] = float(np.mean(scores))
-    if imgs:
-        (x, y), (valid, truth), grey = imgs
-        some = rng.permutation(len(y))[: int(0.9 * len(y))]
-        model = classifier().fit(encode(x)[some], y[some])
-        result["imgs/ valid"] = model.score(encode(valid), truth)
-        result["imgs/ valid, greyed"] = model.score(encode(grey), truth)
-        folds = cross_val_score(classifier(), encode(x), y, cv=fifths(seed))
-        result["imgs/ train, fifths held out"] = float(folds.mean())
-    return result
-
-
-def once(encode):
-    """Remember the features of the last few arrays: `imgs/` is the same for all seeds."""
-    known = {}
-
-    def remembered(pictures):
-        if len(pictures) and pictures.shape[1] == 224:
-            if id(pictures) not in known:
-                known[id(pictures)] = encode(pictures)
-            return known[id(pictures)]
-        return encode(pictures)
-
-    return remembered
-
-
-def frozen_table(body, imgs):
-    """{measure: {encoder: [one score a seed]}} for the body, random bodies and the histogram."""
+def frozen_table(bodies, imgs, photos):
+    """{what is judged: {body: [share right, a seed each]}}."""
     table = {}
-    trained, counted = once(lambda p: features(body, p)), once(histograms)
-    for seed in tqdm(SEEDS, "frozen features"):
-        untrained = random_body(seed)
-        encoders = {
-            "body": trained,
-            "random body": lambda p, net=untrained: features(net, p),
-            "colour histogram": counted,
-        }
-        for name, encode in encoders.items():
-            for what, score in frozen(encode, seed, imgs).items():
-                table.setdefault(what, {}).setdefault(name, []).append(score)
-        scenes = SceneSource(5_000_011 + seed, 256, 200, fresh=False)
-        pictures = np.concatenate([scenes.batch(32, 128)[0] for _ in range(8)]).astype(np.uint8)
-        ranks = table.setdefault("effective rank, generated", {})
-        ranks.setdefault("body", []).append(
-            effective_rank(torch.from_numpy(features(body, pictures)))
-        )
-        of_random = effective_rank(torch.from_numpy(features(untrained, pictures)))
-        ranks.setdefault("random body", []).append(of_random)
+    for name, body in tqdm(bodies.items(), "frozen features"):
+        encode = histograms if body is None else lambda p, body=body: features(body, p)
+        for what, scores in judge(encode, imgs, photos).items():
+            table.setdefault(what, {})[name] = scores
     return table
 
 
@@ -253,21 +224,17 @@ def notebook_table(plan):
     return table
 
 
-def show(scores, share=True):
+def show(scores):
     """Mean and sd over the seeds as text."""
-    k = 100 if share else 1
-    mean, sd = (
-        statistics.mean(scores) * k,
-        (statistics.stdev(scores) if len(scores) > 1 else 0.0) * k,
-    )
-    return f"{mean:.1f} ± {sd:.1f}" + (" %" if share else "")
+    sd = statistics.stdev(scores) if len(scores) > 1 else 0.0
+    return f"{statistics.mean(scores):.1%} ± {100 * sd:.1f}"
 
 
 def markdown(table, columns):
     """The table in Markdown, one measure a row."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for what, row in table.items():
-        cells = [show(row[c], "rank" not in what) if c in row else "" for c in columns]
+        cells = [show(row[c]) if c in row else "" for c in columns]
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -275,6 +242,8 @@ def markdown(table, columns):
 def add_plan(parser):
     """Add body, pictures, and the notebook's two trainings; the defaults are its own."""
     parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
+    parser.add_argument("--photos", type=Path, help="class folders of other pictures to judge on")
+    parser.add_argument("--before", type=Path, help="another body, to be judged beside")
     parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
     parser.add_argument("--head-epochs", type=int, default=3)
     parser.add_argument("--head-rate", type=float, default=3e-3)
@@ -290,19 +259,21 @@ def main():
     plan = parser.parse_args()
 
     warnings.filterwarnings("ignore", module="sklearn")  # several lines at each of many fits
-    imgs = None
-    if (plan.imgs / "train").is_dir():
-        valid, truth = load_pictures(plan.imgs / "valid")
-        imgs = load_pictures(plan.imgs / "train"), (valid, truth), greyed(valid)
-    columns = ["body", "random body", "colour histogram"]
-    print(markdown(frozen_table(load_body(plan.body), imgs), columns), flush=True)
-    if imgs and plan.notebook:
+    valid, truth = load_pictures(plan.imgs / "valid")
+    imgs = load_pictures(plan.imgs / "train"), (valid, truth), greyed(valid)
+    photos = load_pictures(plan.photos) if plan.photos else None
+    bodies = {"body": load_body(plan.body), "random body": random_body(), "colour histogram": None}
+    if plan.before:
+        bodies["the body before"] = load_body(plan.before)
+    bodies["teacher"] = teacher_body()
+    print(markdown(frozen_table(bodies, imgs, photos), list(bodies)), flush=True)
+    if plan.notebook:
         table = notebook_table(plan)
         print(
             f"\nvision_learner, {plan.head_epochs} + {plan.epochs} epochs, batch {plan.batch}, "
             f"rates {plan.head_rate:g}, then slice({plan.rates[0]:g}, {plan.rates[1]:g}):\n"
         )
-        print(markdown(table, columns[:2]))
+        print(markdown(table, ["body", "random body"]))
         for measure, row in table.items():
             each = ", ".join(f"{score:.1%}" for score in row["body"])
             print(f"{measure}, the body one by one: {each}")

@@ -1,263 +1,167 @@
-"""Train a resnet34 body on generated creatures, for as many minutes as there are.
+"""Let a resnet34 imitate the teacher, on scenes composed as it goes.
 
-    python tools/pretrain_body/train.py --minutes 120 --out FOLDER
+    torchrun --nproc-per-node 2 tools/pretrain_body/train.py --scenes 4000000 --out FOLDER
 
-Writes `checkpoint.pt` every five minutes (start the same command again to go on from it) and a
-line of `training.csv` every few seconds.  `export.py` makes the file in `weights/` from the
-checkpoint.
+One process for each core, or for each GPU. Stop it when you like: the same command goes on from
+the last checkpoint. The learning rate is constant but for the last fifth, in which it falls to
+nothing. Before it does, `trunk.pt` is written; with a larger number of scenes training goes on from
+there. `export.py` makes the file in `weights/` from the last checkpoint.
+
+Sources: Hinton et al., "Distilling the knowledge in a neural network", 2015; Romero et al.,
+"FitNets", 2015 (maps at several depths); Beyer et al., "Knowledge distillation: a good teacher is
+patient and consistent", 2022 (the same crop for both, long training, no labels).
 """
 
 import argparse
 import copy
 import csv
-import math
 import os
-import queue
-import threading
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import cv2
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from scenes import DESCRIPTORS, IGNORE, LABELS, MEAN, STD, SceneSource
+from pictures import FOLDER, ROOT
+from scenes import Scenes
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import resnet34
 from tqdm import tqdm
 
-PAIRS = 32  # creatures in a batch, two pictures each
-SIZES = ((0.78, 64), (0.93, 96), (1.01, 128))  # share of the time until which, pixels
-PEAK_RATE, WARM_UP, WEIGHT_DECAY, CLIP = 0.05, 0.03, 5e-5, 5.0
-EMA_DECAY, TEMPERATURE, HEAD_SCALE = 0.999, 0.2, 0.2
-WEIGHT = {
-    "attributes": 2.0,
-    "contrast": 0.5,
-    "redundancy": 5.0,
-    "coarse": 0.3,
-    "fine": 0.15,
-    "cover": 0.3,
-}
-COLUMNS = ["minutes", "samples", "side", "rate", *WEIGHT, "rank", "attribute_accuracy", "majority"]
+sys.path.insert(0, str(ROOT))  # for the package tutorial
+from teacher import CHANNELS, MEAN, STD, Teacher, compiled  # noqa: E402
+
+BATCH = 64  # scenes a process and step
+# Until how many scenes the student sees which side in pixels, and the teacher which. Small pictures
+# are cheap, and large ones are needed only to learn what small ones do not show.
+SIDES = ((1_000_000, 96, 160), (float("inf"), 128, 192))
+RATE, WARM_UP, FALL, WEIGHT_DECAY, CLIP = 1.5e-3, 5_000, 0.2, 0.02, 5.0
+EMA_DECAY = 0.998
+WEIGHT = {"layer2": 0.5, "layer3": 0.5, "layer4": 0.5, "head": 2.0, "pooled": 2.0, "scores": 0.3}
+COLUMNS = ["scenes", "minutes", "side", "rate", *WEIGHT]
 
 
 class Student(nn.Module):
-    """resnet34 with the heads that only training needs.
-
-    The heads read the pooled features (attributes, contrast), the last map (one 32 px cell each)
-    and the map after `layer2` (16 px cells, after 2 x 2 averaging).
-    """
+    """resnet34 with the layers that only imitation needs, each from a map to the teacher's."""
 
     def __init__(self):
         super().__init__()
-        self.body = resnet34(zero_init_residual=True)
+        self.body = resnet34()
         self.body.fc = nn.Identity()
-        # Standardised and small: raw features, or many that say the same, make the squared errors
-        # so steep that training diverges.
-        self.norm = nn.BatchNorm1d(512, affine=False)
-        self.coarse_norm = nn.BatchNorm2d(512, affine=False)
-        self.fine_norm = nn.BatchNorm2d(128, affine=False)
-        self.attributes = nn.Linear(512, sum(LABELS.values()))
-        self.project = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
-        self.coarse = nn.Conv2d(512, DESCRIPTORS + 2, 1)
-        self.fine = nn.Conv2d(128, DESCRIPTORS + 2, 1)
-        for head in (self.attributes, self.coarse, self.fine):  # start from "no idea"
-            nn.init.zeros_(head.weight)
-
-    def maps(self, x):
-        """Maps after layer2 and layer4, shapes (n, 128, s/8, s/8) and (n, 512, s/32, s/32)."""
-        b = self.body
-        x = b.maxpool(b.relu(b.bn1(b.conv1(x))))
-        middle = b.layer2(b.layer1(x))
-        return middle, b.layer4(b.layer3(middle))
-
-    def features(self, x):
-        """Pooled features, shape (n, 512)."""
-        return self.maps(x)[1].mean((2, 3))
+        widths = {"layer2": 128, "layer3": 256, "layer4": 512, "head": 512}
+        self.adapt = nn.ModuleDict({n: nn.Conv2d(widths[n], CHANNELS[n], 1) for n in widths})
+        self.scores = nn.Linear(512, 1000)
 
     def forward(self, x):
-        middle, last = self.maps(x)
-        pooled = self.norm(last.mean((2, 3)))
-        coarse = self.coarse(self.coarse_norm(last) * HEAD_SCALE)
-        fine = self.fine(self.fine_norm(F.avg_pool2d(middle, 2)) * HEAD_SCALE)
-        return self.attributes(pooled), self.project(pooled), coarse, fine, pooled
+        """Return what `Teacher` returns."""
+        b, maps = self.body, {}
+        x = b.layer1(b.maxpool(b.relu(b.bn1(b.conv1(x)))))
+        for name in ("layer2", "layer3", "layer4"):
+            maps[name] = x = getattr(b, name)(x)
+        maps["head"] = x
+        out = [self.adapt[name](maps[name]) for name in CHANNELS]
+        return [*out, self.scores(x.mean((2, 3)))]
 
 
-def contrast_loss(z):
-    """NT-Xent (Chen et al., 2020): rows i and i + n/2 are two pictures of one creature."""
-    z = F.normalize(z, dim=1)
-    n = len(z)
-    logits = z @ z.T / TEMPERATURE
-    logits.fill_diagonal_(-1e4)
-    return F.cross_entropy(logits, (torch.arange(n) + n // 2) % n)
+class Convolution(torch.autograd.Function):
+    """A 3x3 convolution whose weights' gradient is nine matrix products.
 
-
-def redundancy_loss(z):
-    """Mean squared correlation of two features, as Barlow Twins and VICReg keep it small.
-
-    Zbontar et al., 2021; Bardes et al., 2022.  Without it most of the 512 features come to say
-    the same.  `z` has shape (n, d); 1 if all say the same, about 1 / n if each is independent.
+    On small maps with many channels that is several times as fast on a processor as PyTorch's own.
     """
-    z = F.normalize(z - z.mean(0), dim=0)
-    d = z.shape[1]
-    return ((z.T @ z).square().sum() - d) / (d * (d - 1))
-
-
-def attribute_loss(logits, labels):
-    """Mean cross-entropy over the attributes; logits side by side, labels shape (n, 21)."""
-    parts = logits.split(list(LABELS.values()), 1)
-    each = [F.cross_entropy(p, labels[:, i], ignore_index=IGNORE) for i, p in enumerate(parts)]
-    return sum(each) / len(each)
-
-
-def dense_loss(prediction, target):
-    """Squared error of the descriptors and cross-entropy of the covered shares, per cell."""
-    prediction = prediction.permute(0, 2, 3, 1)
-    error = (prediction[..., :DESCRIPTORS] - target[..., :DESCRIPTORS]).square().sum(-1).mean()
-    share = target[..., DESCRIPTORS:].clamp(0, 1)
-    return error, F.binary_cross_entropy_with_logits(prediction[..., DESCRIPTORS:], share)
-
-
-def losses(student, batch):
-    """All terms, unweighted, as a dict with the keys of `WEIGHT`."""
-    x, labels, fine, coarse = batch
-    with torch.autocast("cpu", torch.bfloat16):
-        out = student(x)
-    attributes, z, coarse_out, fine_out, pooled = (o.float() for o in out)
-    coarse_error, coarse_cover = dense_loss(coarse_out, coarse)
-    fine_error, fine_cover = dense_loss(fine_out, fine)
-    return {
-        "attributes": attribute_loss(attributes, labels),
-        "contrast": contrast_loss(z),
-        "coarse": coarse_error,
-        "fine": fine_error,
-        "cover": coarse_cover + fine_cover,
-        "redundancy": redundancy_loss(pooled),
-    }
-
-
-def to_tensors(batch):
-    """Normalised channels-last pictures, labels and dense targets as tensors."""
-    pictures, labels, fine, coarse = batch
-    pictures *= 1 / (255 * STD)
-    pictures -= MEAN / STD
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-    return x, torch.from_numpy(labels), torch.from_numpy(fine), torch.from_numpy(coarse)
-
-
-class Loader:
-    """Makes batches in a thread of its own; `side` may change while it runs."""
-
-    def __init__(self, source, side):
-        self.source, self.side = source, side
-        self.ready = queue.Queue(4)
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self):
-        try:
-            while True:
-                side = self.side
-                self.ready.put((side, to_tensors(self.source.batch(PAIRS, side))))
-        except Exception as error:  # else the training would wait for ever
-            self.ready.put((0, error))
-
-    def next(self):
-        """The next batch of the present size."""
-        while True:
-            side, batch = self.ready.get()
-            if isinstance(batch, Exception):
-                raise batch
-            if side == self.side:
-                return batch
-
-
-class Threads:
-    """Uses one core more only while nobody else wants it.
-
-    Beside other work, two threads that wait for each other at every layer are several times
-    slower than one.  So training starts on one thread, takes all cores when half of them idle,
-    and goes back when that turns out slower.
-    """
-
-    def __init__(self):
-        self.all = os.cpu_count() or 1
-        self.single = {}  # seconds of a step on one thread, by picture size
-        self.count, self.steps, self.began = 1, 0, time.monotonic()
-        self.clocks = self._clocks()
-        torch.set_num_threads(1)
 
     @staticmethod
-    def _clocks():
-        try:
-            ticks = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-        except OSError:  # no such file outside Linux: stay on one thread
-            return 0, 1
-        return ticks[3], sum(ticks)
+    def forward(ctx, x, weight, stride):
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, None, stride, 1)
 
-    def after_step(self, side):
-        """Count a step; every 30 (or, on all cores, every 6) decide anew."""
-        self.steps += 1
-        if self.steps < (30 if self.count == 1 else 6):
-            return
-        now, clocks = time.monotonic(), self._clocks()
-        each = (now - self.began) / self.steps
-        idle = (clocks[0] - self.clocks[0]) / max(1, clocks[1] - self.clocks[1])
-        if self.count == 1:
-            self.single[side] = each
-            if idle * self.all > 0.45 * (self.all - 1):
-                self.count = self.all
-        elif each > 0.95 * self.single.get(side, math.inf):
-            self.count = 1
-        torch.set_num_threads(self.count)
-        self.steps, self.began, self.clocks = 0, now, clocks
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        s, (out, channels) = ctx.stride, weight.shape[:2]
+        to_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, s, 1)
+        height, width = grad.shape[2:]
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        rows = grad.permute(0, 2, 3, 1).reshape(-1, out).t().contiguous()
+        to_weight = [
+            rows @ padded[:, i : i + height * s : s, j : j + width * s : s].reshape(-1, channels)
+            for i in range(3)
+            for j in range(3)
+        ]
+        return to_x, torch.stack(to_weight, -1).view(weight.shape), None
 
 
-def rate_at(done):
-    """Learning rate when this share of the time has passed: warm-up, then a cosine to zero."""
-    if done < WARM_UP:
-        return PEAK_RATE * (0.05 + 0.95 * done / WARM_UP)
-    return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * min(1, (done - WARM_UP) / (1 - WARM_UP))))
+class FastConv2d(nn.Conv2d):
+    """`Convolution` as a layer; only for training in bfloat16 on a processor."""
+
+    def forward(self, x):
+        return Convolution.apply(x, self.weight.bfloat16(), self.stride[0])
 
 
-def side_at(done):
-    """Picture side when this share of the time has passed."""
-    return next(side for until, side in SIZES if done < until)
+def speed_up(body):
+    """Let the layers with 256 and more channels learn by `Convolution`."""
+    for module in [*body.layer3.modules(), *body.layer4.modules()]:
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.__class__ = FastConv2d
 
 
-def effective_rank(features):
-    """Exponential of the entropy of the covariance spectrum (Roy and Vetterli, 2007).
+def losses(student, teacher, spread):
+    """All terms, unweighted, as a dict with the keys of `WEIGHT`.
 
     Parameters
     ----------
-    features : Tensor of shape (n, d)
-
-    Returns
-    -------
-    float
-        Between 1 (collapsed) and min(n - 1, d).
+    student, teacher : list of Tensor
+        What the two said of the same scenes.
+    spread : list of (Tensor, Tensor)
+        Mean and standard deviation of each channel of the teacher's maps: all count alike.
     """
-    centred = features.double() - features.double().mean(0)
-    energy = torch.linalg.svdvals(centred).square()
-    p = energy / energy.sum()
-    return float(torch.exp(-(p * torch.log(p + 1e-12)).sum()))
+    targets = [(t - mean) / std for t, (mean, std) in zip(teacher, spread, strict=False)]
+    student = [s.float() for s in student]
+    terms = {n: F.smooth_l1_loss(s, t) for n, s, t in zip(CHANNELS, student, targets, strict=False)}
+    terms["pooled"] = F.mse_loss(student[3].mean((2, 3)), targets[3].mean((2, 3)))
+    mine, theirs = F.log_softmax(student[4], 1), F.log_softmax(teacher[4], 1)
+    terms["scores"] = F.kl_div(mine, theirs, log_target=True, reduction="batchmean")
+    return terms
 
 
-@torch.no_grad()
-def probe(student, batches):
-    """Effective rank, attribute accuracy and that of always guessing the commonest class."""
-    student.eval()
-    rows, hits, seen, labels = [], 0, 0, []
-    for x, y, _, _ in batches:
-        with torch.autocast("cpu", torch.bfloat16):
-            z = student.features(x)
-            parts = student.attributes(student.norm(z)).split(list(LABELS.values()), 1)
-        rows.append(z.float())
-        guess = torch.stack([p.argmax(1) for p in parts], 1)
-        known = y != IGNORE
-        hits, seen = hits + (guess == y)[known].sum().item(), seen + known.sum().item()
-        labels.append(y)
-    y = torch.cat(labels)
-    commonest = [np.bincount(c[c >= 0]).max() / (c >= 0).sum() for c in y.numpy().T]
-    return effective_rank(torch.cat(rows)), hits / seen, float(np.mean(commonest))
+def normalise(scenes):
+    """uint8 scenes, shape (n, side, side, 3), as the networks take them: (n, 3, side, side)."""
+    mean, std = (torch.tensor(v, device=scenes.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    return ((scenes.permute(0, 3, 1, 2) - mean) / std).contiguous()
+
+
+class Pairs:
+    """Scenes as the student sees them, and what the teacher says of them."""
+
+    def __init__(self, scenes, device):
+        self.scenes, self.device, self.sides = scenes, device, None
+
+    def next(self, student_side, teacher_side):
+        if self.sides != (student_side, teacher_side):
+            self.sides = student_side, teacher_side
+            self.teacher = Teacher(student_side)
+            if self.device.type == "cpu":
+                self.teacher = compiled(self.teacher, BATCH, teacher_side)
+            else:
+                self.teacher.to(self.device, memory_format=torch.channels_last)
+        x = normalise(torch.from_numpy(self.scenes.batch(BATCH, teacher_side)).to(self.device))
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            said = [t.float() for t in self.teacher(x)]
+        x = F.interpolate(x, (student_side, student_side), mode="bilinear", antialias=True)
+        return x.contiguous(memory_format=torch.channels_last), said
+
+
+def sides_at(scenes):
+    """The student's and the teacher's side in pixels, after so many scenes."""
+    return next(sides for until, *sides in SIDES if scenes < until)
+
+
+def rate_at(scenes, total):
+    """Learning rate after so many scenes: a short rise, constant, a fall over the last fifth."""
+    return RATE * min(1, (scenes + 1) / WARM_UP, max(0, (total - scenes) / (FALL * total)))
 
 
 @torch.no_grad()
@@ -270,150 +174,162 @@ def follow(ema, student, step):
 
 
 def optimizer_for(student):
-    """SGD with Nesterov momentum; no weight decay on biases and batch norms."""
+    """AdamW; no weight decay on biases and batch norms."""
     decayed = [p for p in student.parameters() if p.ndim > 1]
     rest = [p for p in student.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest}]
-    return torch.optim.SGD(groups, lr=PEAK_RATE, momentum=0.9, nesterov=True)
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}]
+    return torch.optim.AdamW([*groups, {"params": rest, "weight_decay": 0.0}], lr=RATE, fused=True)
 
 
-def save(path, **state):
+def save(path, state):
     """Write a checkpoint so that a crash leaves either the old one or the new one."""
     torch.save(state, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
 
 
-def forget_after(log, minutes):
+def forget_after(log, scenes):
     """Drop the rows of `training.csv` that came after the checkpoint; they will come again."""
     header, *rows = log.read_text().splitlines()
-    rows = [row for row in rows if float(row.split(",")[0]) <= minutes + 1e-3]
+    rows = [row for row in rows if int(row.split(",")[0]) <= scenes]
     log.write_text("\n".join([header, *rows]) + "\n")
 
 
-def machine_seconds():
-    """Seconds this process has had the whole machine: its CPU time shared by all cores.
+def last_checkpoint(out, total):
+    """The newest checkpoint whose rates were not yet falling, or that falls as this run does."""
+    for name in ("checkpoint.pt", "trunk.pt"):
+        if (out / name).exists():
+            state = torch.load(out / name, weights_only=True)
+            if state["total"] == total or state["scenes"] <= (1 - FALL) * state["total"]:
+                return state
+    return None
 
-    Beside other programs a wall clock would run on while little is learned.
-    """
-    return time.process_time() / (os.cpu_count() or 1)
 
-
-def train(minutes, out, seed=0, save_every=300, creatures=6000):
-    """Train until `minutes` have been spent; learning rate and picture size follow the clock.
+def train(total, out, pictures=FOLDER, start=None, seed=0, save_every=300):
+    """Train until `total` scenes have been seen by all processes together.
 
     Parameters
     ----------
-    minutes : float
-        Of the whole machine (see `machine_seconds`), over all starts of the same run.
+    total : int
     out : Path
-        Folder for `checkpoint.pt` and `training.csv`; a checkpoint found there is continued.
+        Folder for `checkpoint.pt`, `trunk.pt` and `training.csv`; what is there is continued.
+    pictures : Path
+        Where `pictures.py` has written.
+    start : Path, optional
+        A body (.safetensors) to begin with instead of random weights.
     seed : int, default 0
     save_every : float, default 300
-        Seconds between checkpoints, on the wall clock.
-    creatures : int, default 6000
-        In the bank at a time; 256 kB of memory each.
+        Seconds between checkpoints.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = out / "checkpoint.pt", out / "training.csv"
+    rank, world = dist.get_rank(), dist.get_world_size()
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     torch.manual_seed(seed)
-    student = Student().to(memory_format=torch.channels_last)
-    optimizer = optimizer_for(student)
-    ema = copy.deepcopy(student)
-    spent, samples, step = 0.0, 0, 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+    student = Student()
+    if start:
+        from export import load_body
+
+        student.body.load_state_dict(load_body(start).state_dict())
+    state = last_checkpoint(out, total) or {"step": 0, "scenes": 0, "minutes": 0.0}
+    if "student" in state:
         student.load_state_dict(state["student"])
+    student.to(device, memory_format=torch.channels_last)
+    ema = copy.deepcopy(student).eval()
+    if device.type == "cpu":
+        speed_up(student.body)
+    optimizer = optimizer_for(student)
+    if "student" in state:
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
-        spent, samples, step = state["spent"], state["samples"], state["step"]
-        forget_after(log, spent / 60)
-    else:
-        log.write_text(",".join(COLUMNS) + "\n")
-
-    held_out = SceneSource(10_000_019 + seed, 512, 300, fresh=False)
-    held_out = [to_tensors(held_out.batch(PAIRS, 96)) for _ in range(6)]
-    bank = SceneSource([seed, step], creatures, progress=lambda x: tqdm(x, "drawing creatures"))
-    budget = minutes * 60
-    loader = Loader(bank, side_at(spent / budget))
-    bar = tqdm(
-        total=round(budget),
-        initial=round(spent),
-        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} s, {remaining} left{postfix}",
+    step, scenes, minutes = state["step"], state["scenes"], state["minutes"]
+    pairs = Pairs(Scenes(pictures, [seed, step, rank]), device)
+    spread = state.get("spread")
+    if spread is None:
+        _, said = pairs.next(*sides_at(scenes))
+        spread = [
+            (t.mean((0, 2, 3), True), t.std((0, 2, 3), keepdim=True) + 1e-3) for t in said[:4]
+        ]
+        for pair in spread:
+            for tensor in pair:
+                dist.broadcast(tensor, 0)
+    parallel = DistributedDataParallel(
+        student, broadcast_buffers=False, gradient_as_bucket_view=True
     )
-    clock = machine_seconds()
-    last_save = last_log = time.monotonic()
-    mean, threads = {}, Threads()
+    log, first = out / "training.csv", rank == 0
+    if first and scenes:
+        forget_after(log, scenes)
+    elif first:
+        log.write_text(",".join(COLUMNS) + "\n")
+    bar = tqdm(total=total, initial=scenes, unit=" scenes", disable=not first, mininterval=30)
+    before = last_save = time.monotonic()
+    means = {}
 
-    def write_row(**extra):
-        row = {"minutes": f"{spent / 60:.3f}", "samples": samples, "side": loader.side}
-        row |= {"rate": f"{rate_at(spent / budget):.5f}"} | {k: f"{v:.4f}" for k, v in mean.items()}
-        with log.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row | extra)
-
-    def checkpoint_now():
-        rank, accuracy, majority = probe(ema, held_out)
-        write_row(
-            rank=f"{rank:.2f}", attribute_accuracy=f"{accuracy:.4f}", majority=f"{majority:.4f}"
-        )
-        tqdm.write(
-            f"{spent / 60:.1f} min, {samples} pictures: effective rank {rank:.1f}, attributes "
-            f"{accuracy:.1%} (commonest class {majority:.1%})"
-        )
+    def checkpoint(name="checkpoint.pt"):
         save(
-            checkpoint,
-            student=student.state_dict(),
-            ema=ema.state_dict(),
-            optimizer=optimizer.state_dict(),
-            spent=spent,
-            samples=samples,
-            step=step,
-            minutes=minutes,
-            seed=seed,
+            out / name,
+            {
+                "student": student.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "spread": spread,
+                "step": step,
+                "scenes": scenes,
+                "minutes": minutes,
+                "total": total,
+                "seed": seed,
+            },
         )
 
-    while spent < budget:
-        loader.side = side_at(spent / budget)
+    while scenes < total:
+        sides, rate = sides_at(scenes), rate_at(scenes, total)
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(spent / budget)
-        batch = loader.next()
-        student.train()
-        terms = losses(student, batch)
-        total = sum(WEIGHT[k] * v for k, v in terms.items())
+            group["lr"] = rate
+        x, said = pairs.next(*sides)
+        with torch.autocast(device.type, torch.bfloat16):
+            mine = parallel(x)
+        terms = losses(mine, said, spread)
         optimizer.zero_grad()
-        total.backward()
+        sum(WEIGHT[name] * term for name, term in terms.items()).backward()
         nn.utils.clip_grad_norm_(student.parameters(), CLIP)
         optimizer.step()
-        step += 1
-        samples += len(batch[0])
+        fell = scenes >= (1 - FALL) * total
+        step, scenes = step + 1, scenes + BATCH * world
+        if not first:
+            continue
         follow(ema, student, step)
-        threads.after_step(loader.side)
-        now, used = time.monotonic(), machine_seconds()
-        spent, clock = spent + used - clock, used
-        for k, v in terms.items():
-            mean[k] = 0.98 * mean.get(k, v.item()) + 0.02 * v.item()
-        bar.update(round(spent) - bar.n)
-        bar.set_postfix_str(
-            f"{samples} pictures on {threads.count} core(s), "
-            + ", ".join(f"{k} {v:.3f}" for k, v in mean.items())
-        )
-        if now - last_log > 10:
-            write_row()
-            last_log = now
-        if now - last_save > save_every:
-            checkpoint_now()
-            threads.steps, threads.began = 0, time.monotonic()
-            last_save, clock = time.monotonic(), machine_seconds()  # a probe is no training
-    checkpoint_now()
+        now = time.monotonic()
+        minutes, before = minutes + (now - before) / 60, now
+        for name, term in terms.items():
+            means[name] = 0.95 * means.get(name, term.item()) + 0.05 * term.item()
+        bar.update(BATCH * world)
+        if step % 20 == 0 or scenes >= total:
+            row = {"scenes": scenes, "minutes": f"{minutes:.2f}", "side": sides[0]}
+            row |= {"rate": f"{rate:.6f}"} | {k: f"{v:.4f}" for k, v in means.items()}
+            with log.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        if not fell and scenes >= (1 - FALL) * total:
+            checkpoint("trunk.pt")
+        if now - last_save > save_every or scenes >= total:
+            checkpoint()
+            last_save = time.monotonic()
     bar.close()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--scenes", type=int, required=True, help="how many to learn from")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, default=FOLDER)
+    parser.add_argument("--body", type=Path, help="a body to begin with (.safetensors)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    train(args.minutes, args.out, args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if "RANK" not in os.environ:  # started without torchrun: one process
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}
+        os.environ.setdefault("MASTER_PORT", "29511")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    train(args.scenes, args.out, args.pictures, args.body, args.seed)
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
