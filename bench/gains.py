@@ -15,7 +15,6 @@ import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
 from fastai.vision.all import (
-    BnFreeze,
     ImageDataLoaders,
     OptimWrapper,
     PILImage,
@@ -31,6 +30,7 @@ from bench.growth import copies
 from bench.limit import clock
 from bench.report import ROOT, table
 from tutorial import resnet34
+from tutorial.defaults import OURS, StillBody, TidyMemory
 from tutorial.precision import NativePrecision, best_dtype
 
 PICTURES = 96  # to train on: six steps of 16
@@ -74,11 +74,11 @@ def ways():
         AS_IT_IS: ({}, {}),
         "colours first, as fastai keeps pictures, not last": (
             {},
-            {"cbs": [ColoursFirst, BnFreeze]},
+            {"cbs": [ColoursFirst, TidyMemory, StillBody]},
         ),
         "batch norms that learn in the frozen body, too": (
             {},
-            {"cbs": [NativePrecision], "train_bn": True},
+            {"cbs": [NativePrecision, TidyMemory]},
         ),
         "two helpers that read pictures": ({"num_workers": 2}, {}),
         "no augmentation at all": ({"batch_tfms": None}, {}),
@@ -86,10 +86,13 @@ def ways():
             {},
             {"opt_func": partial(OptimWrapper, opt=torch.optim.AdamW, fused=True)},
         ),
-        "gradients that are made zero, not dropped": ({}, {"cbs": [KeptGradients, BnFreeze]}),
+        "gradients that are made zero, not dropped": (
+            {},
+            {"cbs": [KeptGradients, TidyMemory, StillBody]},
+        ),
     }
     if best_dtype(default_device()) != torch.float32:
-        found["float32"] = ({}, {"cbs": [Float32, BnFreeze]})
+        found["float32"] = ({}, {"cbs": [Float32, TidyMemory, StillBody]})
     return found
 
 
@@ -104,8 +107,7 @@ def train(path, loaders, learner):
     set_seed(42, reproducible=True)
     how = {"batch_tfms": aug_transforms(), "num_workers": 0, **loaders}
     dls = ImageDataLoaders.from_folder(path, valid="valid", item_tfms=Resize(224), bs=16, **how)
-    options = {"train_bn": False, "cbs": [NativePrecision, BnFreeze], **learner}
-    options["cbs"] = [make() for make in options["cbs"]]
+    options = {"cbs": OURS, **learner}
     learn, taken = vision_learner(dls, resnet34, metrics=accuracy, **options), []
     with learn.no_bar(), learn.no_logging():
         for rate in (3e-3, 1e-3):

@@ -13,7 +13,6 @@ import time
 import torch
 from fastai.torch_core import default_device
 from fastai.vision.all import (
-    BnFreeze,
     ImageDataLoaders,
     Resize,
     accuracy,
@@ -23,7 +22,8 @@ from fastai.vision.all import (
 )
 
 from bench.report import ROOT, table
-from tutorial import native_precision, resnet34
+from tutorial import resnet34
+from tutorial.defaults import OURS
 from tutorial.precision import best_dtype
 
 HEAD, ALL = 3, 3  # epochs, as the notebook trains
@@ -46,10 +46,8 @@ def loaders():
 
 
 def learner(dls):
-    """Return the notebook's learner."""
-    return vision_learner(
-        dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), BnFreeze]
-    )
+    """Return the notebook's learner: with what `fast_defaults` adds, but to this learner alone."""
+    return vision_learner(dls, resnet34, metrics=accuracy, cbs=OURS)
 
 
 def stock_learner(dls):
@@ -121,7 +119,7 @@ def bare(dls):
             forward().sum().item()
 
     learn.freeze()
-    model[0].eval()  # as BnFreeze does: batch norms keep their averages
+    model[0].eval()  # as StillBody does: batch norms keep their averages
     found = {"a step of the head": clock(step)}
     learn.unfreeze()
     model.train()

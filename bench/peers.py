@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from bench.limit import ALL, HEAD
-from bench.recipes.part_one import part_one
+from bench.recipes.part_one import ADDED, changed, part_one
 from bench.report import ROOT, table
 from tutorial import wilson
 from tutorial.precision import best_dtype
@@ -104,9 +104,10 @@ def lines_to_read(name):
     """Count the lines that a learner reads until the network is trained."""
     recipe, _ = RACE[name]
     if name in (OURS, STOCK):
-        plain = {"learn": "learn = vision_learner(dls, resnet34, metrics=accuracy)"}
         cells = {id: code for id, _, code in part_one() if id in TRAINING}
-        return sum(lines_of(code) for code in (cells | (plain if name == STOCK else {})).values())
+        if name == STOCK:
+            cells["import"] = changed(cells["import"], ADDED, "")
+        return sum(map(lines_of, cells.values()))
     return lines_of((RECIPES / f"{recipe}.py").read_text(encoding="utf-8"))
 
 

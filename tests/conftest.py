@@ -21,7 +21,7 @@ os.environ.pop("IMGS", None)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-ENOUGH = 12  # pictures a second: with fewer, step 1 says 6 minutes and more for Run All
+ENOUGH = 12  # pictures a second: with fewer, step 1 says 7 minutes and more for Run All
 
 
 def code_cells(nb):

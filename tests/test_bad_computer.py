@@ -517,9 +517,8 @@ path = Path(os.environ["IMGS"])
 dls = ImageDataLoaders.from_folder(
     path, valid="valid", item_tfms=Resize(32), bs=4, num_workers=0, device="cpu"
 )
-learn = vision_learner(
-    dls, resnet34, metrics=accuracy, train_bn=False, cbs=[native_precision(), BnFreeze]
-)
+fast_defaults()
+learn = vision_learner(dls, resnet34, metrics=accuracy)
 
 
 class Stop(Callback):

@@ -478,10 +478,11 @@ def test_the_race_runs_the_notebooks_own_cells(stored, monkeypatch):
     assert all(sources[id] == code for id, _, code in cells)
     assert cells[0][0] == "import" and cells[-1][1].startswith("Step 15")
     assert set(peers.TRAINING) < {id for id, *_ in cells}
-    learn = part_one.changed(" ".join(sources["learn"].split()), part_one.OURS, "")
-    assert learn == "learn = vision_learner( dls, resnet34, metrics=accuracy )"
+    assert sources["learn"] == "learn = vision_learner(dls, resnet34, metrics=accuracy)"
+    stock = part_one.changed(sources["import"], part_one.ADDED, "")
+    assert "fast_defaults" not in stock and "\nset_seed(" in stock
     with pytest.raises(ValueError, match="once"):
-        part_one.changed("learn = 1", part_one.OURS, "")
+        part_one.changed("learn = 1", part_one.ADDED, "")
 
 
 def test_a_prediction_is_not_taken_for_an_epoch(monkeypatch):
@@ -547,6 +548,14 @@ def test_the_limit_is_measured_on_the_notebooks_own_training(stored):
     for part in ("batch_tfms=aug_transforms(), bs=16, num_workers=0", "item_tfms=Resize(224)"):
         assert part in code["dls"] and part in source
     assert code["learn"].split("vision_learner(")[1].strip(" )") in source
+    assert "fast_defaults()" in code["import"] and "cbs=OURS" in source
+
+
+def test_stock_fastai_has_nothing_of_ours():
+    ours = {callback.__name__ for callback in limit.OURS}
+    for make, found in ((limit.learner, ours), (limit.stock_learner, set())):
+        learn = make(limit.loaders())
+        assert {type(cb).__name__ for cb in learn.cbs} & ours == found
 
 
 def test_copies_fill_a_folder_of_any_size(tmp_path):

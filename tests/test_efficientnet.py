@@ -12,7 +12,6 @@ import pytest
 import timm
 import torch
 from fastai.vision.all import (
-    BnFreeze,
     ImageDataLoaders,
     Normalize,
     Resize,
@@ -26,9 +25,9 @@ from promises import keeps
 
 from tutorial import backbone, draw, efficientnet, look
 from tutorial.backbone import BodyError, body_in_use, resnet34
+from tutorial.defaults import OURS
 from tutorial.efficientnet import efficientnet_lite0, timm_name
 from tutorial.errors import TutorialError
-from tutorial.precision import native_precision
 from tutorial.record import methods, run_record
 from tutorial.rivals import frozen_features
 from tutorial.share import ask, load_weights, save_weights
@@ -71,8 +70,7 @@ def load(folder):
 
 
 def build(dls, arch=efficientnet_lite0):
-    cbs = [native_precision(), BnFreeze]
-    return vision_learner(dls, arch, metrics=accuracy, train_bn=False, cbs=cbs)
+    return vision_learner(dls, arch, metrics=accuracy, cbs=OURS)
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import BnFreeze, ImageDataLoaders, Resize, resnet18, vision_learner
+from fastai.vision.all import ImageDataLoaders, Resize, resnet18, vision_learner
 from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from tutorial import leaks, look, luck, rivals, unknown
+from tutorial import bodies, leaks, look, luck, rivals, unknown
+from tutorial.defaults import OURS
 from tutorial.draw import how_far, show_change
-from tutorial.precision import native_precision
 
 matplotlib.use("agg")
 
@@ -305,6 +305,34 @@ def test_transforms_of_the_pictures_are_undone_for_drawing(learn):
     assert drawn[0].dtype == np.uint8 and drawn[0][..., 1].mean() > drawn[0][..., 0].mean()
 
 
+# --- two bodies
+
+
+def test_only_pictures_that_one_alone_gets_right_tell_which_is_better():
+    names, right, wrong = ["ours", "theirs"], np.ones(20, bool), np.zeros(20, bool)
+    assert "right on the same pictures" in bodies.which_is_better(names, [right, right])
+    few = right.copy()
+    few[:3] = False
+    said = bodies.which_is_better(names, [few, right])
+    assert "ours on 0, theirs on 3 of 20 pictures." in said and "can't tell" in said
+    assert "theirs is better here" in bodies.which_is_better(names, [wrong, right])
+    assert "ours is better here" in bodies.which_is_better(names, [right, wrong])
+    even = [np.arange(20) % 2 == 0, np.arange(20) % 2 == 1]  # many differ, but evenly
+    assert "can't tell" in bodies.which_is_better(names, even)
+
+
+def test_two_bodies_are_laid_side_by_side(learn, capsys):
+    truth = rivals.class_numbers(learn.dls.valid_ds.items, learn.dls.vocab)
+    right, wrong = torch.eye(2)[truth], torch.eye(2)[1 - truth]
+    bodies.compare_bodies([learn, learn], [wrong, right], truth)
+    lines = capsys.readouterr().out.splitlines()
+    numbers = sum(p.numel() for p in learn.model.parameters())
+    assert lines[0].startswith(f"resnet18: {numbers:,} numbers; ")
+    assert lines[0].endswith(" s to look at 8 pictures.")
+    assert lines[1].startswith("0 of 8 right") and lines[3].startswith("8 of 8 right")
+    assert "resnet18 on 0, resnet18 on 8 of 8 pictures." in lines[4]
+
+
 # --- batch norms
 
 
@@ -316,8 +344,7 @@ def test_batch_norms_of_the_body_keep_still_while_it_is_frozen_and_learn_afterwa
     def changed(then, now, part):
         return [not torch.equal(now[k], v) for k, v in then.items() if k.startswith(part)]
 
-    options = {"train_bn": False, "cbs": [native_precision(), BnFreeze], "pretrained": False}
-    learn = vision_learner(learn.dls, resnet18, **options)  # as in step 4
+    learn = vision_learner(learn.dls, resnet18, cbs=OURS, pretrained=False)
     learn.freeze()  # which fastai does by itself only if the body has been trained
     stages = [batch_norms(learn.model)]
     with learn.no_bar(), learn.no_logging():

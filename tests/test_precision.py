@@ -1,12 +1,9 @@
 """The fast precision: on during the forward pass, never elsewhere, and float32 at both ends."""
 
-import ctypes
 import re
-import sys
 from contextlib import nullcontext
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
@@ -321,41 +318,3 @@ def test_a_loss_is_computed_in_float32(folder, bfloat16):
     learn.loss_func = Loss()
     learn.fit(1, 1e-3)
     assert seen == {(torch.float32, False)}
-
-
-def test_memory_is_given_back_after_training_only(folder, dtype, monkeypatch):
-    given = []
-    monkeypatch.setattr(precision, "_give_memory_back", lambda: given.append(True))
-    learn = a_learner(folder)
-    learn.fit(1, 1e-3)
-    assert given == [True]
-    learn.get_preds()
-    learn.predict(next((folder / "valid").rglob("*.png")))
-    assert given == [True]
-
-
-def test_memory_is_given_back_during_a_long_training_too(folder, dtype, monkeypatch):
-    at = []
-    learn = a_learner(folder)
-    monkeypatch.setattr(precision, "_give_memory_back", lambda: at.append(learn.train_iter))
-    monkeypatch.setattr(precision, "TIDY_EVERY", 2)
-    learn.fit(3, 1e-3)
-    batches = 3 * len(learn.dls.train)
-    assert batches >= 4
-    assert at == [*range(2, batches + 1, 2), batches]  # the last time at the end of the training
-    learn.get_preds()
-    assert at[-1] == batches and len(at) == batches // 2 + 1
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"),
-    reason="a matter of glibc",
-)
-def test_what_is_freed_between_blocks_in_use_is_given_back():
-    blocks = [bytearray(b"x" * 100_000) for _ in range(3000)]  # small enough for the common heap
-    kept = blocks[::100]
-    full = psutil.Process().memory_info().rss
-    del blocks
-    precision._give_memory_back()
-    assert psutil.Process().memory_info().rss < full - 200e6
-    assert len(kept) == 30

@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import ROOT
 from fastai.vision.all import (
-    BnFreeze,
     ImageDataLoaders,
     Resize,
     accuracy,
@@ -30,8 +29,9 @@ from torchvision.models import resnet18
 
 from tutorial import share
 from tutorial.backbone import resnet34
+from tutorial.defaults import OURS
 from tutorial.errors import TutorialError
-from tutorial.precision import describe_device, native_precision
+from tutorial.precision import describe_device
 from tutorial.record import hash_pictures, methods, run_record, write_record
 from tutorial.share import ask, load_weights, results_folder, save_weights
 from tutorial.verdict import verdict, wilson
@@ -76,8 +76,7 @@ def load(path):
 
 
 def build(dls):
-    cbs = [native_precision(), BnFreeze]
-    return vision_learner(dls, resnet34, metrics=accuracy, train_bn=False, cbs=cbs)
+    return vision_learner(dls, resnet34, metrics=accuracy, cbs=OURS)
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,39 @@ def test_a_damaged_picture_is_named_by_the_process_that_meets_it(imgs, tmp_path)
     assert said(out).count(f"{last}: truncated") == 1
 
 
+def test_another_network_is_trained_recorded_and_kept(imgs, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tutorial.train", "--arch=efficientnet_lite0"]
+    assert start(command, imgs, out).wait(LIMIT_S) == 0, said(out)
+    assert "The body is an EfficientNet-Lite0 trained on ImageNet" in said(out)
+    assert "The body is the bundled" not in said(out)
+    network = json.loads((out / "run.json").read_text("utf-8"))["network"]
+    assert network["architecture"] == network["body"]["which"] == "efficientnet_lite0"
+    report = (out / "report.md").read_text("utf-8")
+    assert "efficientnet_lite0 (Tan and Le, 2019)" in report and "Apache License 2.0" in report
+    learn = load_learner(out / "learner.pkl")
+    row = figures(out)["test, after all layers"]["rows"][0]
+    with learn.no_bar():
+        guess, _, probs = learn.predict(imgs / row["file"])
+    assert (guess, float(probs.max())) == (
+        row["guess"],
+        pytest.approx(row["probability"], abs=0.02),
+    )
+
+
+def test_networks_that_are_not_ours_are_refused(capsys):
+    assert train.options(["imgs"]).arch == "resnet34"
+    with pytest.raises(SystemExit):
+        train.options(["imgs", "--arch=resnet99"])
+    assert "resnet34" in (words := capsys.readouterr().err) and "efficientnet_lite0" in words
+
+
+def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path):
+    fit(learner(), tmp_path / "head.checkpoint", [])
+    with pytest.raises(TutorialError, match="arch was None and is efficientnet_lite0"):
+        read_checkpoint(tmp_path / "head.checkpoint", {"seed": 1, "arch": "efficientnet_lite0"})
+
+
 def wait_until(condition, process):
     """Wait until a condition holds, for as long as a process runs."""
     end = time.monotonic() + LIMIT_S

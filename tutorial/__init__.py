@@ -15,6 +15,8 @@ load_packages()  # else a missing one would show a page of Python's own
 
 from . import reading  # noqa: E402, F401  it does its work by being imported
 from .backbone import BodyError, body_in_use, resnet34  # noqa: E402
+from .bodies import compare_bodies  # noqa: E402
+from .defaults import fast_defaults  # noqa: E402
 from .doctor import check_images  # noqa: E402
 from .draw import draw_layers, epoch_losses, overfits, show_change, show_losses  # noqa: E402
 from .efficientnet import efficientnet_lite0  # noqa: E402
@@ -63,12 +65,14 @@ __all__ = [
     "check_images",
     "class_numbers",
     "colour_histogram",
+    "compare_bodies",
     "describe_device",
     "distances",
     "draw_layers",
     "efficientnet_lite0",
     "epoch_losses",
     "explain_skipped_steps",
+    "fast_defaults",
     "find_leaks",
     "frozen_features",
     "hello",

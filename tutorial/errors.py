@@ -43,12 +43,14 @@ MADE_IN_STEP = {
     "wrong": 20,
     "visitors": 22,
     "visitor_probs": 22,
-    "out": 24,
-    "fresh": 24,
-    "hint": 24,
-    "asked": 25,
-    "exported": 25,
-    "record": 27,
+    "lite": 24,
+    "lite_probs": 24,
+    "out": 25,
+    "fresh": 25,
+    "hint": 25,
+    "asked": 26,
+    "exported": 26,
+    "record": 28,
 }
 
 

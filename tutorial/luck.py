@@ -17,6 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from .precision import NativePrecision
+
 
 def train_head(train, valid, seed, epochs, rate, bs=16):
     """Train one new head on frozen features, as fastai would on the pictures.
@@ -68,7 +70,8 @@ def head_learner(train, valid, classes, bs=16):
     features, _ = train[0]
     head = create_head(len(features) // 2, classes)[2:]  # without the two layers that pool
     apply_init(head, nn.init.kaiming_normal_)  # as vision_learner does
-    return Learner(dls, head, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    learn = Learner(dls, head, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
+    return learn.remove_cb(NativePrecision)  # so little to compute that it would only cost time
 
 
 def show_luck(heads, before, after):

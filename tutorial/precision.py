@@ -6,9 +6,7 @@ several times faster; sums, weights and the loss stay in 32 bits, so that nothin
 NVIDIA cards only.
 """
 
-import ctypes
 import os
-import sys
 
 import torch
 from fastai.callback.fp16 import MixedPrecision
@@ -18,15 +16,13 @@ from torch.amp import GradScaler, autocast
 
 __all__ = ["NativePrecision", "best_dtype", "describe_device", "native_precision"]
 
-TIDY_EVERY = 100  # batches of training between two times that freed memory is given back
-
 
 def native_precision():
     """Return a fastai callback that trains and predicts in this machine's fastest precision.
 
-    Give it to a learner once: ``vision_learner(dls, resnet34, cbs=native_precision())``.
-    Predictions and losses come back as float32. The choice is made when a fit or a prediction
-    starts, so an exported learner adapts to the machine that loads it.
+    ``vision_learner(dls, resnet34, cbs=native_precision())`` has one; after `fast_defaults` each
+    learner has one anyway. Predictions and losses come back as float32. The choice is made when a
+    fit or a prediction starts, so an exported learner adapts to the machine that loads it.
 
     Returns
     -------
@@ -36,15 +32,19 @@ def native_precision():
 
 
 class NativePrecision(MixedPrecision):
-    """fastai's ``MixedPrecision`` with three differences.
+    """fastai's ``MixedPrecision`` with four differences.
 
     It picks the number format itself, works on CPUs too, and is switched on inside the model's
     forward pass only, by a ``with`` block: a run that is stopped halfway can't leave it on.
     Pictures and model are kept in channels-last order, the order of the fast kernels.
-
-    It also gives memory that training has freed back to the system, after each fit and every
-    ``TIDY_EVERY`` batches: on Linux a long training would keep gigabytes otherwise.
+    And where a learner gets another precision later, be it one more of these or fastai's own by
+    ``to_fp16``, this one stands aside.
     """
+
+    def __call__(self, event_name):
+        mine = [cb for cb in self.learn.cbs if isinstance(cb, MixedPrecision)]
+        if mine[-1] is self:
+            return super().__call__(event_name)
 
     def before_fit(self):  # fastai sends this event before predictions as well
         device = next(self.model.parameters()).device
@@ -69,27 +69,8 @@ class NativePrecision(MixedPrecision):
         # them zero and keep them; PyTorch is a little faster where there are none.
         self.model.zero_grad(set_to_none=True)
 
-    def after_batch(self):
-        # On Linux, what Python has freed lies in gaps between small things that stay. In a long
-        # training more and more gaps are too narrow for the next tensor, and memory would grow.
-        if self.training and self.train_iter % TIDY_EVERY == 0:
-            _give_memory_back()
-
-    def after_fit(self):
-        super().after_fit()
-        if not hasattr(self.learn, "gather_preds"):  # predictions need little, and come in rows
-            _give_memory_back()
-
     def after_loss(self):
         """Do nothing: the ``with`` block has ended already, so the loss is in float32."""
-
-
-def _give_memory_back():
-    """Return what training has freed to the system; on Linux, Python would keep hundreds of MB."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others need it less
-        if trim:
-            trim(0)
 
 
 def describe_device():

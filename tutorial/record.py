@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastai.callback.fp16 import MixedPrecision
 from fastai.data.transforms import Normalize, get_image_files
 from fastai.optimizer import Adam
 from fastai.vision.augment import RandTransform, Resize
@@ -25,7 +26,7 @@ from fastai.vision.augment import RandTransform, Resize
 from .backbone import FINDERS
 from .download import sha256
 from .errors import TutorialError
-from .precision import describe_device
+from .precision import NativePrecision, describe_device
 from .share import write_whole
 from .verdict import wilson
 
@@ -138,7 +139,6 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
     stages = [_stage(*one) for one in schedule]
     _check_last(stages[-1:], learn)
     transforms = [*dls.train.after_item.fs, *dls.train.after_batch.fs]
-    device, precision = describe_device()
     return {
         "made_by": MADE_BY,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,7 +158,7 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
             "augmentation": [name for t in transforms for name in _random_parts(t)],
         },
         "network": {
-            "architecture": _name(getattr(learn, "arch", "network")),
+            "architecture": name_of(getattr(learn, "arch", "network")),
             "numbers": sum(p.numel() for p in learn.model.parameters()),
             "body": _body(learn),
         },
@@ -171,8 +171,8 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
             "loss": str(learn.loss_func).removeprefix("FlattenedLoss of ").removesuffix("()"),
             "callbacks": [cb.name for cb in learn.cbs],
         },
-        "device": device,
-        "precision": precision if hasattr(learn, "native_precision") else _other_precision(learn),
+        "device": describe_device()[0],
+        "precision": _precision(learn),
         "versions": {
             "python": platform.python_version(),
             "system": platform.platform(),
@@ -267,7 +267,7 @@ def _training(record):
     decoupled = " with decoupled weight decay" if training["decoupled_weight_decay"] else ""
     decay = f" {training['weight_decay']:g}" if decoupled and training["weight_decay"] else ""
     still = "; while frozen, the body's batch-norm layers kept their statistics" * (
-        "bn_freeze" in training["callbacks"]
+        not {"still_body", "bn_freeze"}.isdisjoint(training["callbacks"])  # the latter once was it
     )
     seeds = f"s were {', '.join(map(str, seed))}" if isinstance(seed, list) else f" was {seed}"
     half = record["precision"].startswith(("bfloat16", "float16"))
@@ -362,7 +362,7 @@ def _random_parts(transform):
     return [re.sub(r"^_|_mat$|Coord$|Logit$", "", name).lower() for name in names]
 
 
-def _name(arch):
+def name_of(arch):
     """Return the name of an architecture, which may be a function or, of timm's, a name already."""
     return arch if isinstance(arch, str) else getattr(arch, "__name__", "network")
 
@@ -378,9 +378,13 @@ def _body(learn):
     return {"which": body.which, "sha256": sha256(body.file)}
 
 
-def _other_precision(learn):
-    """Name the precision of a learner that does without `native_precision`."""
-    return "mixed precision" if hasattr(learn, "mixed_precision") else "float32"
+def _precision(learn):
+    """Name the precision of a learner: that of the callback which came last, as that one counts."""
+    callbacks = [cb for cb in learn.cbs if isinstance(cb, MixedPrecision)]
+    if not callbacks:
+        return "float32"
+    ours = isinstance(callbacks[-1], NativePrecision)
+    return describe_device()[1] if ours else "mixed precision"
 
 
 def _figure(value, name, root):

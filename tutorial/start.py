@@ -22,7 +22,7 @@ from .precision import best_dtype, describe_device
 
 MOST_CLASSES = 20  # beyond this the figures are no longer read
 MEMORY_GB = 2  # that Run All takes on top of what this kernel has when it says hello
-FINDER_STEPS = 50  # of the learning-rate finder in step 24
+FINDER_STEPS = 50  # of the learning-rate finder in step 25
 # Seconds for starting, figures, decoding: all that is not the network.
 OVERHEAD, OVERHEAD_AFTER = 15, 40  # in Part I, and in Parts II and III
 
@@ -168,9 +168,11 @@ def hello(path, head_epochs, tune_epochs):
     part_1 = OVERHEAD + seconds_for(train, valid, head_epochs, frozen=True)
     part_1 += seconds_for(train, valid, tune_epochs, frozen=False)
     part_1 += seconds_for(0, 5 * valid + 2 * tests, 1, frozen=False)  # the looks between
-    # Then: fine-tuning twice more and one epoch done wrongly, the rate finder, more looks.
+    # Then: fine-tuning twice more and one epoch done wrongly, another body's head, the rate finder,
+    # more looks.
     rest = OVERHEAD_AFTER + seconds_for(train, valid, 2 * tune_epochs + 1, frozen=False)
-    rest += seconds_for(BATCH * FINDER_STEPS, 2 * train + 8 * valid, 1, frozen=True)
+    rest += seconds_for(train, valid, head_epochs, frozen=True)
+    rest += seconds_for(BATCH * FINDER_STEPS, 2 * train + 11 * valid, 1, frozen=True)
     free = psutil.virtual_memory().available / 1e9
     if free < MEMORY_GB:
         print(

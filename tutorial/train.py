@@ -27,7 +27,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from fastai.callback.training import BnFreeze
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import GrandparentSplitter, get_image_files, parent_label
 from fastai.distributed import DistributedDL, DistributedTrainer
@@ -41,9 +40,10 @@ from torch.distributed import DistError
 
 from .backbone import body_in_use, resnet34
 from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
+from .defaults import fast_defaults
 from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
-from .precision import _count_cores, describe_device, native_precision
+from .precision import _count_cores, describe_device
 from .report import epoch_line, write_report
 from .start import check_folder
 
@@ -230,6 +230,7 @@ def run(args, say):
     check_gpus()
     state = PartialState(cpu=cpu)  # gives each process its GPU
     path, out, n = args.folder.resolve(), args.out.resolve(), state.num_processes
+    fast_defaults()
     set_seed(args.seed, reproducible=True)
     dls = load(path, args.batch, n)
     settings = {
@@ -259,8 +260,6 @@ def run(args, say):
         # From all answers at the end: a mean over batches would count those twice that fill up the
         # processes' shares.
         metrics=AccumMetric(accuracy, flatten=False),
-        train_bn=False,
-        cbs=[native_precision(), BnFreeze],
     )
     with learn.distrib_ctx(sync_bn=False, cpu=cpu):
         stages = train(learn, out, settings, say)

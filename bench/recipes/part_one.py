@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LAST = "summary"  # the cell that ends Part I
 SEED = "set_seed(42,"  # as the first cell writes it
 # What the notebook adds to plain fastai: without it, this is stock fastai in float32.
-OURS = ", train_bn=False, cbs=[native_precision(), BnFreeze]"
+ADDED = "fast_defaults()\n"
 
 
 def part_one(last=LAST):
@@ -48,8 +48,8 @@ def train(path, epochs, seed, notes, stock=False):
     for id, heading, code in part_one():
         if id == "import":
             code = changed(code, SEED, f"set_seed({seed},")
-        if id == "learn" and stock:
-            code = changed(" ".join(code.split()), OURS, "")
+            if stock:
+                code = changed(code, ADDED, "")
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(code, id, "exec"), names)
