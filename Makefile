@@ -1,6 +1,6 @@
 # Each command sets up .venv first, which takes minutes the first time and nothing after that.
 #
-#   make run IMGS=folder BODY=auto|imagenet|bundled OUT=folder     other pictures, other weights, other place
+#   make run IMGS=folder BODY=auto|imagenet|bundled|FILE OUT=folder other pictures, other weights, other place
 #   make lab PORT=8081                                             another port
 #   make ... PYTHON=python3.12                                     another Python (3.11 to 3.13)
 
