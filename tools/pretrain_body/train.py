@@ -34,12 +34,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(ROOT))  # for the package tutorial
 from teacher import CHANNELS, MEAN, STD, Teacher, compiled  # noqa: E402
 
-BATCH = 64  # scenes a process and step
+BATCH = 32  # scenes a process and step
 # Until how many scenes the student sees which side in pixels, and the teacher which. Small pictures
 # are cheap, and large ones are needed only to learn what small ones do not show.
 SIDES = ((1_000_000, 96, 160), (float("inf"), 128, 192))
 RATE, WARM_UP, FALL, WEIGHT_DECAY, CLIP = 1.5e-3, 5_000, 0.2, 0.02, 5.0
-EMA_DECAY = 0.998
+EMA_DECAY = 0.999
 WEIGHT = {"layer2": 0.5, "layer3": 0.5, "layer4": 0.5, "head": 2.0, "pooled": 2.0, "scores": 0.3}
 COLUMNS = ["scenes", "minutes", "side", "rate", *WEIGHT]
 
@@ -154,6 +154,12 @@ class Pairs:
         return x.contiguous(memory_format=torch.channels_last), said
 
 
+def spread_of(batches):
+    """Mean and standard deviation of each channel of the teacher's maps, over some batches."""
+    maps = [torch.cat(same) for same in zip(*batches, strict=True)][:-1]
+    return [(m.mean((0, 2, 3), True), m.std((0, 2, 3), keepdim=True) + 1e-3) for m in maps]
+
+
 def sides_at(scenes):
     """The student's and the teacher's side in pixels, after so many scenes."""
     return next(sides for until, *sides in SIDES if scenes < until)
@@ -243,13 +249,9 @@ def train(total, out, pictures=FOLDER, start=None, seed=0, save_every=300):
     pairs = Pairs(Scenes(pictures, [seed, step, rank]), device)
     spread = state.get("spread")
     if spread is None:
-        _, said = pairs.next(*sides_at(scenes))
-        spread = [
-            (t.mean((0, 2, 3), True), t.std((0, 2, 3), keepdim=True) + 1e-3) for t in said[:4]
-        ]
-        for pair in spread:
-            for tensor in pair:
-                dist.broadcast(tensor, 0)
+        spread = spread_of([pairs.next(*sides_at(0))[1] for _ in range(8)])
+        for tensor in (t for pair in spread for t in pair):
+            dist.broadcast(tensor, 0)
     parallel = DistributedDataParallel(
         student, broadcast_buffers=False, gradient_as_bucket_view=True
     )
@@ -300,7 +302,7 @@ def train(total, out, pictures=FOLDER, start=None, seed=0, save_every=300):
         for name, term in terms.items():
             means[name] = 0.95 * means.get(name, term.item()) + 0.05 * term.item()
         bar.update(BATCH * world)
-        if step % 20 == 0 or scenes >= total:
+        if step % 50 == 0 or scenes >= total:
             row = {"scenes": scenes, "minutes": f"{minutes:.2f}", "side": sides[0]}
             row |= {"rate": f"{rate:.6f}"} | {k: f"{v:.4f}" for k, v in means.items()}
             with log.open("a", newline="") as file:
