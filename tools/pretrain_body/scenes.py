@@ -9,10 +9,15 @@ import cv2
 import numpy as np
 from pictures import Bank
 
-# How often a cut-out of a package is taken, beside one of another. Photographs count most; emoji
-# come in several skin colours.
 LUMA = np.array([0.299, 0.587, 0.114])
-WEIGHT = {"tuxpaint-stamps-default": 4.0, "fonts-noto-color-emoji": 0.3, "wesnoth-1.16-data": 0.5}
+# How often a cut-out of a package is taken, beside one of another. Tux Paint's are photographs;
+# emoji come in several skin colours, and spaceships are many.
+WEIGHT = {
+    "tuxpaint-stamps-default": 6.0,
+    "fonts-noto-color-emoji": 0.3,
+    "wesnoth-1.16-data": 0.5,
+    "endless-sky-data": 0.4,
+}
 
 
 class Scenes:
