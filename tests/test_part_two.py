@@ -327,9 +327,10 @@ def test_two_bodies_are_laid_side_by_side(learn, capsys):
     bodies.compare_bodies([learn, learn], [wrong, right], truth)
     lines = capsys.readouterr().out.splitlines()
     numbers = sum(p.numel() for p in learn.model.parameters())
-    assert lines[0].startswith(f"resnet18: {numbers:,} numbers; ")
-    assert lines[0].endswith(" s to look at 8 pictures.")
-    assert lines[1].startswith("0 of 8 right") and lines[3].startswith("8 of 8 right")
+    assert lines[0].startswith("resnet18: 0 of 8 right")
+    assert lines[2].startswith("resnet18: 8 of 8 right")
+    assert lines[1].startswith(f"    {numbers:,} numbers; ")
+    assert lines[1].endswith(" s to look at 8 pictures.")
     assert "resnet18 on 0, resnet18 on 8 of 8 pictures." in lines[4]
 
 

@@ -29,8 +29,8 @@ def compare_bodies(learners, probs, truth):
     for learn, name, hit in zip(learners, names, hits, strict=True):
         numbers = sum(p.numel() for p in learn.model.parameters())
         many, seconds = time_to_look(learn)
-        print(f"{name}: {numbers:,} numbers; {seconds:.1f} s to look at {many} pictures.")
-        print(what_it_proves(int(hit.sum()), len(hit)))
+        print(f"{name}: {what_it_proves(int(hit.sum()), len(hit))}")
+        print(f"    {numbers:,} numbers; {seconds:.1f} s to look at {many} pictures.")
     print(textwrap.fill(which_is_better(names, hits), 96))
 
 
@@ -65,5 +65,5 @@ def which_is_better(names, hits):
         f"Right alone: {names[0]} on {first}, {names[1]} on {second} of {len(hits[0])} pictures."
     )
     if binomtest(first, first + second).pvalue >= 0.05:
-        return f"{words} So few, or so evenly parted, can't tell which is better."
+        return f"{words} So few pictures, or so evenly parted, can't tell which is better."
     return f"{words} That is hard to put down to chance: {names[second > first]} is better here."
