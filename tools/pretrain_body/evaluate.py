@@ -182,18 +182,13 @@ def loaders(plan, fifth=None):
 
 def notebook_learner(path, plan, seed, fifth=None):
     """The notebook's learner, with the body of a file or a random one, its head untrained."""
-    from fastai.vision.all import BnFreeze, accuracy, set_seed, vision_learner
+    from fastai.vision.all import accuracy, set_seed, vision_learner
 
-    from tutorial import native_precision
+    from tutorial import fast_defaults
 
+    fast_defaults()
     set_seed(seed)
-    return vision_learner(
-        loaders(plan, fifth),
-        architecture(path),
-        metrics=accuracy,
-        train_bn=False,
-        cbs=[native_precision(), BnFreeze],
-    )
+    return vision_learner(loaders(plan, fifth), architecture(path), metrics=accuracy)
 
 
 def notebook_run(path, plan, seed, fifth=None):
