@@ -61,7 +61,7 @@ def by_make_run(three_classes):
     return results(json.loads((out / NOTEBOOK.name).read_text("utf-8"))["cells"])
 
 
-TIMES = re.compile(r"(?<=takes about ).*|\b\d\d:\d\d\b")
+TIMES = re.compile(r"(?<=takes about ).*|\b\d\d:\d\d\b|\b\d+\.\d s\b")
 
 
 def results(cells):
