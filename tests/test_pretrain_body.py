@@ -147,6 +147,7 @@ def test_teacher_and_student_speak_of_the_same_and_a_loss_is_what_they_differ_in
     net, x = teacher.Teacher(96), torch.randn(2, 3, 96, 96)
     said = net(x)
     torch.testing.assert_close(said[-1], net.net(x))
+    torch.testing.assert_close(teacher.compiled(net, 2, 96)(x), said, atol=2e-2, rtol=2e-2)
     for answers in (train.Student()(x), net(torch.randn(2, 3, 160, 160))):
         assert [a.shape for a in answers] == [s.shape for s in said]
     spread = train.spread_of([said])
@@ -168,6 +169,7 @@ def test_a_training_is_stopped_gone_on_with_and_exported(bank, tmp_path, monkeyp
     monkeypatch.setattr(train, "SIDES", ((float("inf"), 64, 96),))
     steps, losses = [], train.losses
     monkeypatch.setattr(train, "losses", lambda *said: steps.append(1) or losses(*said))
+    monkeypatch.setattr(train, "compiled", lambda net, *shape: net)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         for total in (40, 40, 48):  # the second finds nothing to do
