@@ -303,34 +303,23 @@ def test_a_full_disk_is_named_and_left_empty(server, tmp_path):
 # --- the bundled file
 
 
-def cut_short(file):
-    file.write_bytes(file.read_bytes()[:-1000])
-
-
-def a_web_page(file):
-    file.write_text("<html>Not the file you want</html>" * 50)
-
-
-def an_lfs_pointer(file):
-    file.write_text("version https://git-lfs.github.com/spec/v1\n")
-
-
-def one_bit_wrong(file):
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+def cut_short(content):
+    return content[:-1000]
 
 
 @pytest.mark.parametrize(
     ("spoil", "case"),
     [
-        (lambda file: file.unlink(), "the bundled body is missing"),
         (cut_short, "the bundled body is cut short"),
-        (a_web_page, "the bundled body is a web page"),
-        (an_lfs_pointer, "the bundled body is a pointer of Git LFS"),
-        (lambda file: file.write_bytes(b""), "the bundled body is empty"),
-        (one_bit_wrong, "one bit of the bundled body is wrong"),
-        (lambda file: file.with_name("SHA256SUMS").unlink(), "the body's checksum is missing"),
+        (lambda content: b"<html>Not the file you want</html>", "the bundled body is a web page"),
+        (lambda content: b"version https://git-lfs", "the bundled body is a pointer of Git LFS"),
+        (lambda content: b"", "the bundled body is empty"),
+        (
+            lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+            "one bit of the bundled body is wrong",
+        ),
+        ("resnet34-body.safetensors", "the bundled body is missing"),
+        ("SHA256SUMS", "the body's checksum is missing"),
         ({"layer4.2.bn2.weight": None}, "a body with a layer less"),
         ({"layer5.0.conv1.weight": torch.zeros(1)}, "a body with a layer more"),
         ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, "a body of another architecture"),
@@ -338,7 +327,9 @@ def one_bit_wrong(file):
 )
 def test_a_spoilt_bundled_file_is_named(monkeypatch, no_network, trunk, bundled, spoil, case):
     if callable(spoil):
-        spoil(bundled)
+        bundled.write_bytes(spoil(bundled.read_bytes()))
+    elif isinstance(spoil, str):
+        bundled.with_name(spoil).unlink()
     else:
         save({k: t for k, t in {**trunk, **spoil}.items() if t is not None}, bundled)
     monkeypatch.setenv("BODY", "bundled")
@@ -432,7 +423,7 @@ def test_a_file_that_is_no_resnet34_is_named(monkeypatch, no_network, tmp_path, 
 
 
 def test_a_safetensors_file_cut_short_is_named(monkeypatch, no_network, bundled):
-    cut_short(bundled)
+    bundled.write_bytes(cut_short(bundled.read_bytes()))
     monkeypatch.setenv("BODY", str(bundled))
     refused("BODY names a file that is damaged", resnet34, weights="DEFAULT")
 
