@@ -7,9 +7,10 @@ import matplotlib
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
-from tutorial import errors, start
+from tutorial import explain_skipped_steps, start
 from tutorial.draw import epoch_losses, overfits
 from tutorial.errors import FolderError
 from tutorial.start import check_folder, in_words, seconds_for, trainable_share
@@ -72,10 +73,13 @@ PROBS = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
         ("test/catalog.1.jpg", None),
         ("test/Walle/7.jpg", "walle"),
         ("test/walle7.jpg", "walle"),
+        ("imgs/test/control.1.jpg", "control"),  # and not the folder's name
+        ("imgs/test/test/1.jpg", "test"),
+        ("cat/1.jpg", None),  # only what lies in test is named for its class
     ],
 )
 def test_true_class_comes_from_folder_or_name(file, truth):
-    assert true_class(file, ["cat", "catfish", "walle"]) == truth
+    assert true_class(file, ["cat", "catfish", "control", "test", "walle"]) == truth
 
 
 def test_a_number_as_class_is_read_whole():
@@ -141,12 +145,20 @@ def test_overfits_is_said_when_valid_turns_while_train_falls():
 
 @pytest.mark.parametrize(
     ("train", "valid"),
-    [([0.9, 0.5, 0.2], [0.6, 0.5, 0.4]), ([0.9, 0.5, 0.6], [0.6, 0.4, 0.5]), ([0.5], [0.4])]
+    [([0.9, 0.5, 0.2], [0.6, 0.5, 0.4]), ([0.9, 0.5, 0.6], [0.6, 0.4, 0.5])]
     + [([0.46, 0.47, 0.37], [0.06, 0.15, 0.08])]  # train loss fell, but not all the way
     + [([0.46, 0.42, 0.37], [0.06, 0.008, 0.012])],  # valid loss rose, but by next to nothing
 )
 def test_overfits_is_not_said_otherwise(train, valid):
     assert overfits(train, valid).startswith("No sign")
+
+
+@pytest.mark.parametrize(
+    ("train", "valid"),
+    [([0.9, float("nan")], [0.6, float("nan")]), ([0.9, 0.5], [float("inf"), 0.4]), ([0.5], [0.4])],
+)
+def test_a_training_that_failed_or_is_too_short_is_not_called_sound(train, valid):
+    assert not overfits(train, valid).startswith(("No sign", "Overfitting"))
 
 
 def test_epoch_losses_reads_the_columns_by_name():
@@ -207,23 +219,39 @@ def test_a_tutorial_error_shows_its_sentence_alone():
     assert FolderError("Do this.")._render_traceback_() == ["FolderError: Do this."]
 
 
-def shown_for(name):
-    """The error that IPython gets to show when a cell uses a name that does not exist."""
-    shown = []
-    shell = types.SimpleNamespace(showtraceback=lambda exc, tb_offset: shown.append(exc[1]))
-    try:
-        eval(name)
-    except NameError as error:
-        errors._name_the_step(shell, NameError, error, None)
-    return shown[0]
+@pytest.fixture
+def shell():
+    """A real IPython, as a notebook's kernel has, after step 1."""
+    shell = InteractiveShell()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+        shell.run_cell("from fastai.vision.all import *")
+        explain_skipped_steps()
+    return shell
 
 
-def test_a_skipped_step_is_named():
-    assert "step 2" in shown_for("dls")._render_traceback_()[0]
+@pytest.mark.parametrize(
+    ("cell", "step"),
+    [
+        ("dls", 2),
+        ("first", 10),  # fastai has a function of this name
+        ("print(history)", 12),
+        ("unheard_of", None),
+        ("def mine():\n    return history\nmine()", None),  # not the notebook's: a function's own
+    ],
+)
+def test_a_skipped_step_is_named(shell, capsys, cell, step):
+    shell.run_cell(cell)
+    said = capsys.readouterr().out
+    assert (f"is made in step {step}," in said) if step else ("Traceback" in said)
 
 
-def test_other_names_keep_their_traceback():
-    assert not hasattr(shown_for("unheard_of"), "_render_traceback_")
+def test_the_readers_own_functions_stay(shell):
+    shell.run_cell("def record(): return 1\ndef first(): return 2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+        explain_skipped_steps()  # a second Run All
+    assert shell.user_ns["record"]() + shell.user_ns["first"]() == 3
 
 
 def test_tables_are_plain_pandas():

@@ -20,7 +20,8 @@ from .defaults import fast_defaults  # noqa: E402
 from .doctor import check_images  # noqa: E402
 from .draw import draw_layers, epoch_losses, overfits, show_change, show_losses  # noqa: E402
 from .efficientnet import efficientnet_lite0  # noqa: E402
-from .errors import FolderError, TutorialError, explain_skipped_steps  # noqa: E402
+from .errors import FolderError, TutorialError  # noqa: E402
+from .hints import explain_skipped_steps  # noqa: E402
 from .leaks import find_leaks, show_leaks  # noqa: E402
 from .look import show_looks  # noqa: E402
 from .luck import learning_curve, show_learning_curve, show_luck, train_head  # noqa: E402

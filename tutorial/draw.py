@@ -1,6 +1,7 @@
 """Drawings that fastai lacks: layers with their rates, loss by epoch, weights that moved."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib import font_manager
@@ -98,10 +99,18 @@ def overfits(train, valid):
     Returns
     -------
     str
-        One sentence. Overfitting is said of a training whose valid loss has risen by more than a
-        tenth above its lowest value, and by more than 0.01 (one part in a hundred of the right
-        class's probability, on average), while the train loss fell in every epoch since.
+        Overfitting is said of a training whose valid loss has risen by more than a tenth above its
+        lowest value, and by more than 0.01 (one part in a hundred of the right class's probability,
+        on average), while the train loss fell in every epoch since. A training that failed, or that
+        had one epoch only, is not judged.
     """
+    if not np.isfinite([*train, *valid]).all():
+        return (
+            "Training failed: the loss is nan or infinite. Lower the learning rate tenfold, and run"
+            " again from step 4."
+        )
+    if len(valid) == 1:
+        return f"One epoch can't show overfitting: valid loss is {valid[0]:.3f}."
     best = valid.index(min(valid))
     falling = all(b < a for a, b in zip(train[best:], train[best + 1 :], strict=False))
     if falling and valid[-1] - valid[best] > max(0.1 * valid[best], 0.01):

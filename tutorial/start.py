@@ -15,9 +15,10 @@ from torchvision.models import resnet34 as plain_resnet34
 
 from .backbone import body_in_use
 from .draw import use_chinese_fonts
-from .errors import FolderError, explain_skipped_steps
+from .errors import FolderError
 from .findings import BATCH, FINDINGS
 from .folders import odd_folders
+from .hints import explain_skipped_steps
 from .precision import best_dtype, describe_device
 
 MOST_CLASSES = 20  # beyond this the figures are no longer read

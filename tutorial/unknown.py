@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from fastai.vision.core import PILImage
 from PIL import Image, ImageDraw
+from sklearn.neighbors import NearestNeighbors
 
 from .verdict import wilson
 
@@ -102,28 +103,25 @@ def show_reliability(probs, truth, limits=(0.0, 0.8, 0.95, 0.99, 1.0)):
     plt.show()
 
 
-def distances(features, known):
-    """Measure how far each picture is from the nearest known one, in a network's eyes.
+def distances(features, known=None):
+    """Measure how far each picture is from the nearest known one, in a network's eyes; step 22.
 
     Parameters
     ----------
     features : Tensor of shape (n, f)
-    known : Tensor of shape (m, f)
-        What the network sees in the training pictures. A picture that stands in both is compared
-        with the others.
+        From `frozen_features`.
+    known : Tensor of shape (m, f), optional
+        The same of the known pictures. Without them each picture is compared with all the others.
 
     Returns
     -------
     Tensor of shape (n,)
         1 minus the cosine: 0 is the same direction.
     """
-    unit, others = (part / part.norm(dim=1, keepdim=True) for part in (features, known))
-    nearest = []
-    for part in unit.split(1000):  # a table of all pairs of many pictures would not fit in memory
-        alike = part @ others.T
-        alike[alike > 1 - 1e-6] = -1  # the picture itself
-        nearest.append(alike.max(dim=1).values)
-    return 1 - torch.cat(nearest)
+    finder = NearestNeighbors(n_neighbors=1, metric="cosine")
+    finder.fit(features if known is None else known)
+    nearest, _ = finder.kneighbors(None if known is None else features)
+    return torch.from_numpy(nearest[:, 0])
 
 
 def answers(probs, vocab, known):

@@ -44,16 +44,16 @@ def what_it_proves(right, total):
 
 
 def true_class(file, vocab):
-    """Read a test picture's class from its folder or, failing that, from its file name.
+    """Read a test picture's class from its folder below `test` or, failing that, from its name.
 
     `test/walle/7.jpg` and `test/walle.7.jpg` are both of class `walle`. Of several class names that
     a file name begins with, the longest counts. `None` where neither tells; capitals do not matter,
-    and `catalog.7.jpg` is no `cat`.
+    and `catalog.7.jpg` is no `cat`. Used by `verdict`, step 10.
     """
-    folder, name = Path(file).parent.name.casefold(), Path(file).name.casefold()
+    *folders, name = short_name(file).casefold().split("/")
     known = {str(one).casefold(): one for one in vocab}
-    if folder in known:
-        return known[folder]
+    if folders and folders[-1] in known:
+        return known[folders[-1]]
     whole = [one for one in known if name.startswith(one) and _ends_at(name, len(one))]
     return known[max(whole, key=len)] if whole else None
 
@@ -67,8 +67,8 @@ def _ends_at(name, place):
 def short_name(file):
     """Return a test file's path inside the folder `test`, since `cat/1.jpg` is no `dog/1.jpg`."""
     file = Path(file)
-    for folder in file.parents:  # the nearest first
-        if folder.name == "test":
+    for folder in file.parents:  # the nearest first; a class may be called test, too
+        if folder.name == "test" != folder.parent.name:
             return file.relative_to(folder).as_posix()
     return file.name
 
