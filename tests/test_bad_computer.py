@@ -116,6 +116,7 @@ def test_a_folder_of_another_user(public, project):  # noqa: F811
     keeps("a .venv that another user made", said)
 
 
+@pytest.mark.slow
 @linux
 def test_packages_that_cannot_be_had(project):
     """No index answers, then one is silent and the person gives up."""
@@ -180,6 +181,7 @@ def test_a_venv_from_another_machine(project, monkeypatch):
 # --- packages that don't fit, a kernel of another Python
 
 
+@pytest.mark.slow
 @linux
 def test_torch_and_torchvision_that_do_not_match(tmp_path):
     """torchvision without the compiled part that this torch takes, as in a wrong pair."""
@@ -244,6 +246,7 @@ shutil.rmtree(out)
 """
 
 
+@pytest.mark.slow
 @needs_root
 def test_part_one_on_a_poor_computer(public):  # noqa: F811
     """One core without bfloat16, 1 MB of /dev/shm, no font, no home, nothing may be written."""
@@ -312,6 +315,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_where_each_is_a_fresh_python(tmp_path):
     """As on Windows and macOS. The notebook's 0 starts none; who asks for more gets them."""
     (tmp_path / "script.py").write_text(WORKERS)
@@ -422,6 +426,7 @@ def children(pid):
     return found + [one for child in found for one in children(child)]
 
 
+@pytest.mark.slow
 @linux
 def test_a_second_start_and_ctrl_c(copy):
     with untouched(copy), opened(copy) as first:
@@ -445,6 +450,7 @@ def test_a_second_start_and_ctrl_c(copy):
     keeps("the terminal is closed", said)
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_folder_that_is_read_only_even_for_root(copy):
     with read_only(copy), untouched(copy), opened(copy) as lab:
@@ -455,6 +461,7 @@ def test_a_folder_that_is_read_only_even_for_root(copy):
         assert lab.end()[0] == 0
 
 
+@pytest.mark.slow
 @needs_root
 def test_an_ordinary_user_without_a_home(public):  # noqa: F811
     """In a container a user may have no home, no name, and none of the files."""
@@ -479,6 +486,7 @@ def test_an_ordinary_user_without_a_home(public):  # noqa: F811
             keeps("a port for root alone", done.stderr)
 
 
+@pytest.mark.slow
 def test_settings_of_ones_own(copy, tmp_path):
     """A broken file, then one that changes the address, then one that JupyterLab refuses."""
     folder = tmp_path / "settings"
@@ -597,6 +605,7 @@ def test_a_training_that_is_stopped(stepped):
     keeps("Stop during training", stepped["going on"])
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_while_training(tmp_path):
     """As the system ends it when memory is short: without a word."""
     die = "print('epoch 0', flush=True)\nimport os, time\ntime.sleep(2)\nos.kill(os.getpid(), 9)"
@@ -613,6 +622,7 @@ def test_a_kernel_that_dies_while_training(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @needs_root
 def test_results_that_have_no_place(tmp_path):
     notebook = write_notebook(tmp_path / "tiny.ipynb", "print(1)")

@@ -406,6 +406,7 @@ learn.fit(1)
 }
 
 
+@pytest.mark.slow
 def test_make_run_with_a_damaged_picture(imgs, tmp_path):
     put(imgs / "valid" / "dog" / "0.jpg", b"<html>404 Not Found</html>")
     nb = nbformat.v4.new_notebook()

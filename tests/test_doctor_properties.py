@@ -216,6 +216,7 @@ def taken(root):
     return found + list(get_image_files(root / "test"))
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=150)
 @given(trees())
 def test_in_any_folder_the_doctor_says_what_fastai_will_do(fill):
@@ -262,6 +263,7 @@ def by_class(root, flat):
     return found
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=100)
 @given(trees(most=8), st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integers(0, 3))
 def test_a_split_loses_no_picture_and_leaves_nothing_half_done(fill, flat, share, seed):

@@ -428,6 +428,7 @@ def test_if_google_can_not_be_asked_what_is_left_it_says_so(cloud, do, vm):
     assert message.startswith("Whether a machine fastai-demo exists can't be told: see https://")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent to a group of processes, as on Unix")
 @pytest.mark.parametrize("stage", ["instances create", "--command=true", "scp", "first_boot.sh"])
 def test_ctrl_c_offers_to_delete_the_machine(stage, cloud, vm):
@@ -494,6 +495,7 @@ def gcloud_commands():
     return [list(one) for one in dict.fromkeys(map(tuple, words)) if one[:1] == ("gcloud",)]
 
 
+@pytest.mark.slow
 def test_gcloud_itself_accepts_every_command(tmp_path):
     if not shutil.which("gcloud"):
         pytest.skip("there is no gcloud on this machine to check its commands with")
@@ -688,8 +690,9 @@ fi
 """
 
 
+@pytest.mark.slow
 @needs_root
-def test_a_machine_is_set_up_for_real(fast_enough, vm):
+def test_a_machine_is_set_up_for_real(vm):
     if shutil.disk_usage("/home").free < 10e9:
         pytest.skip("less than 10 GB are free for the set-up of a second user")
     with socket.socket() as s:
@@ -832,6 +835,7 @@ def machine(public):  # noqa: F811
             psutil.wait_procs([process], timeout=30)
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_server_that_the_boot_has_just_started_is_waited_for(machine, public):  # noqa: F811
     boot, env = machine(OURS_IS_STARTING)
@@ -849,6 +853,7 @@ def test_a_server_that_the_boot_has_just_started_is_waited_for(machine, public):
         server.wait()
 
 
+@pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("known", [True, False], ids=["a service", "a stranger"])
 def test_a_jupyter_without_token_is_not_taken_for_ours(known, machine, public):  # noqa: F811

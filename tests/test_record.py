@@ -366,6 +366,7 @@ def test_weights_without_a_place(learn, tmp_path, public):  # noqa: F811
 # --- asking
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_answer(folder, learn, tmp_path):
     file = tmp_path / "learner.pkl"
     picture = next((folder / "test").rglob("*.png"))

@@ -21,6 +21,8 @@ GUIDE = ROOT / "scale.md"
 PICTURES = 48  # to train on
 SHARD = 8
 
+pytestmark = pytest.mark.slow
+
 
 def cells(guide=GUIDE):
     """The two grey boxes of Python: packing, and reading."""
