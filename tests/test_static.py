@@ -32,7 +32,6 @@ def test_the_stored_notebook_is_one_whole_run_in_a_fresh_kernel(stored):
     assert len({cell["id"] for cell in raw["cells"]}) == len(raw["cells"])
     cells = code_cells(stored)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert all(cell.outputs or cell.source for cell in cells)
     kinds = [out.get("name", out.output_type) for cell in cells for out in cell.outputs]
     assert "display_data" in kinds and not {"error", "stderr"} & set(kinds)
     assert NOTEBOOK.stat().st_size < 6e6, "too large for a clone"
@@ -54,15 +53,12 @@ def test_the_stored_notebook_keeps_nothing_of_the_machine(stored):
 
 
 def test_the_notebook_can_be_found_through(stored):
-    """One title, no level skipped, as a screen reader goes; and cells that fit on a screen."""
+    """One title, no level skipped, as a screen reader goes."""
     texts = [cell.source for cell in stored.cells if cell.cell_type == "markdown"]
     texts = [re.sub(r"(?ms)^```.*?^```", "", text) for text in texts]
     levels = [len(mark) for text in texts for mark in re.findall(r"(?m)^(#+)\s", text)]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
-    for cell in code_cells(stored):
-        lines = [line.strip() for line in cell.source.splitlines()]
-        assert len([line for line in lines if line and line[0] != "#"]) <= 12, cell.id
 
 
 def test_every_picture_has_a_text_for_who_can_not_see_it(stored):
@@ -105,9 +101,7 @@ def test_a_compiled_list_is_the_one_of_its_source(name):
 
 def test_the_tests_add_to_what_learners_install_and_change_nothing():
     ours, more = (pins(name) for name in LISTS)
-    assert {name: more[name] for name in more.keys() & ours} == {
-        name: ours[name] for name in more.keys() & ours
-    }
+    assert all(ours.get(name, version) == version for name, version in more.items())
 
 
 def test_learners_install_all_that_the_tutorial_imports(stored):
@@ -141,22 +135,21 @@ def test_no_file_names_an_index_host_or_a_path_of_a_machine():
 
 
 def tried(module):
-    """The texts in the functions of a module that call `keeps`, or a function there that does.
+    """The texts in those functions of a module that use `keeps`, and in the tables beside them.
 
-    The cases may also stand in tables that these functions go through.
+    They use it themselves, or a function or a fixture that does.
     """
     keepers, body = {"keeps"}, ast.parse(module.read_text(encoding="utf-8")).body
     for _ in range(2):
-        users = [n for n in body if keepers & {getattr(m, "id", None) for m in ast.walk(n)}]
-        users = [n for n in body if n in users or keepers & arguments(n)]
-        keepers |= {n.name for n in users if isinstance(n, ast.FunctionDef)}
-    nodes = users + [n for n in body if isinstance(n, ast.Assign)]
-    return {m.value for n in nodes for m in ast.walk(n) if isinstance(m, ast.Constant)}
+        users = [node for node in body if keepers & names(node)]
+        keepers |= {node.name for node in users if isinstance(node, ast.FunctionDef)}
+    nodes = users + [node for node in body if isinstance(node, ast.Assign)]
+    return {n.value for node in nodes for n in ast.walk(node) if isinstance(n, ast.Constant)}
 
 
-def arguments(node):
-    """The names of a function's arguments: of the fixtures that a test asks for."""
-    return {arg.arg for arg in node.args.args} if isinstance(node, ast.FunctionDef) else set()
+def names(node):
+    """All names in a piece of code, those of arguments too."""
+    return {getattr(n, "id", getattr(n, "arg", None)) for n in ast.walk(node)}
 
 
 def test_every_promise_is_tried_by_a_test():
