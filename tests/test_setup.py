@@ -17,9 +17,42 @@ from conftest import ROOT, code_cells
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from promises import keeps, untouched
 
-from tools import browser, lab, run_notebook, setup_env
+from tools import lab, run_notebook, setup_env
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def tool(name, *args, **environ):
+    """Call one of tools/ as make does; `environ` is added to the environment."""
+    return subprocess.run(
+        [sys.executable, f"tools/{name}.py", *args],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@contextlib.contextmanager
+def started(name, *args, stdout=subprocess.PIPE, **environ):
+    """Start one of tools/, which is gone afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", f"tools/{name}.py", *args],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # As at a terminal, also where these tests run behind something that ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 # --- set-up
@@ -68,8 +101,6 @@ def test_what_tests_need_is_added_to_the_same_venv(project, monkeypatch):
         setup_env.set_up(str(root), dev=dev)
         assert len(installs) == many
     (root / "requirements-dev.txt").write_text("y==3\n")
-    setup_env.set_up(str(root))
-    assert len(installs) == 2
     setup_env.set_up(str(root), dev=True)
     assert len(installs) == 3 and (root / ".venv" / "kept").exists()
     (root / "requirements-dev.txt").unlink()  # as on a rented machine
@@ -160,12 +191,10 @@ def test_pip_takes_over_where_uv_fails(tmp_path, monkeypatch):
     pins = tmp_path / "requirements.txt"
     uv = "uv==1 \\\n    --hash=sha256:0\n"
     pins.write_text(f"{uv}    # via nobody\nx==2 --hash=sha256:0\n")
-    calls = []
+    asked = []
 
     def call(args, env):
-        if args[-2:] != ["-r", str(pins)]:  # one more list: the line of uv alone
-            assert Path(args[-1]).read_text() == uv
-        calls.append(args)
+        asked.append((args[0], Path(args[-1]).read_text()))
         return 0 if args[0] == "pip" else 1
 
     monkeypatch.setattr(setup_env.subprocess, "call", call)
@@ -173,8 +202,8 @@ def test_pip_takes_over_where_uv_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(setup_env, "install_environment", lambda environ, pip: {})
     monkeypatch.setattr(setup_env, "check_disk", lambda *args: None)
     setup_env.install("python3", str(tmp_path), [str(pins)])
-    assert [args[0] for args in calls] == ["pip", setup_env.venv_python(str(tmp_path)), "pip"]
-    assert "--require-hashes" in calls[-1]
+    inner = setup_env.venv_python(str(tmp_path))
+    assert asked == [("pip", uv), (inner, pins.read_text()), ("pip", pins.read_text())]
 
 
 # --- make lab
@@ -201,13 +230,7 @@ def free_port():
 
 
 def test_a_port_that_is_taken(taken):
-    done = subprocess.run(
-        [sys.executable, "tools/lab.py", "--no-browser"],
-        cwd=ROOT,
-        env=dict(os.environ, PORT=str(taken)),
-        capture_output=True,
-        text=True,
-    )
+    done = tool("lab", "--no-browser", PORT=str(taken))
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"Port {taken} " in done.stderr and f"PORT={taken + 1} make lab" in done.stderr
     keeps("a port that is taken", done.stderr)
@@ -223,26 +246,10 @@ def test_which_port():
         keeps("PORT is no port", str(error.value))
 
 
-def test_display():
-    assert not lab.has_display({}, "linux")
-    assert lab.has_display({"DISPLAY": ":0"}, "linux")
-    assert lab.has_display({"WAYLAND_DISPLAY": "wayland-0"}, "linux")
-    assert lab.has_display({}, "darwin")
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 def test_lab_opens_without_a_token_to_this_machine_alone():
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "tools/lab.py", "--no-browser"],
-        cwd=ROOT,
-        env=dict(os.environ, PORT=str(port)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    with started("lab", "--no-browser", PORT=str(port)) as process:
         assert f"http://localhost:{port}/lab" in process.stdout.readline()
         assert "Run > Run All Cells" in process.stdout.readline()
         for address in (f"http://localhost:{port}/lab", f"http://localhost:{port}/"):
@@ -253,10 +260,8 @@ def test_lab_opens_without_a_token_to_this_machine_alone():
             socket.create_connection(("127.0.0.2", port), timeout=5)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 0
-    assert "y/[n]" not in rest and "Traceback" not in rest
+        assert process.returncode == 0
+        assert "y/[n]" not in rest and "Traceback" not in rest
 
 
 # --- make run
@@ -272,15 +277,8 @@ def write_notebook(path, *cells):
 
 
 def run(path, *args, **environ):
-    """Call tools/run_notebook.py as make does; `environ` is added to the environment."""
-    return subprocess.run(
-        [sys.executable, "tools/run_notebook.py", str(path), *args],
-        cwd=ROOT,
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """`make run` with another notebook."""
+    return tool("run_notebook", str(path), *args, **environ)
 
 
 def test_run_writes_both_files_and_exports_the_settings(tmp_path):
@@ -334,51 +332,40 @@ def test_run_stops_at_the_cell_that_raises_and_stores_nothing(tmp_path):
 @pytest.mark.parametrize(
     "name, environ, case",
     [
-        ("tiny.ipynb", {"IMGS": "no/such"}, None),
+        ("tiny.ipynb", {"IMGS": "no/such"}, "IMGS names no folder in make run"),
         ("tiny.ipynb", {"BODY": "best"}, "BODY has a wrong value in make run"),
         ("tiny.ipynb", {"BODY": "no/such.pth"}, "BODY names no file in make run"),
         ("tiny.ipynb", {"OUT": "."}, "the results would overwrite the notebook"),
         ("none.ipynb", {}, "make run without its notebook"),
     ],
 )
-def test_run_refuses_before_any_work(tmp_path, name, environ, case):
+def test_run_refuses_before_any_work(tmp_path, monkeypatch, capsys, name, environ, case):
     write_notebook(tmp_path / "tiny.ipynb", "1 + 1")
-    out = str(tmp_path / environ.pop("OUT", "out"))
+    monkeypatch.setenv("OUT", str(tmp_path / environ.get("OUT", "out")))
+    for variable in environ.keys() - {"OUT"}:
+        monkeypatch.setenv(variable, environ[variable])
     with untouched(tmp_path):
-        done = run(tmp_path / name, OUT=out, **environ)
-    assert done.returncode == 1 and not done.stdout and done.stderr.count("\n") == 1
-    assert all(f"{key}={value} is " in done.stderr for key, value in environ.items())
-    if case:
-        keeps(case, done.stderr)
+        assert run_notebook.main([str(tmp_path / name)]) == 1
+    printed, error = capsys.readouterr()
+    assert not printed and error.count("\n") == 1
+    keeps(case, error)
 
 
 def test_run_ends_cleanly_at_ctrl_c(tmp_path):
     notebook = write_notebook(
         tmp_path / "long.ipynb", "print('one')", "import time; time.sleep(300)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-u", "tools/run_notebook.py", str(notebook)],
-        cwd=ROOT,
-        env=dict(os.environ, OUT=str(tmp_path / "out")),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # As at a terminal, also where these tests run behind something that ignores Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        process.stdout.readline()
+    with started("run_notebook", str(notebook), OUT=str(tmp_path / "out")) as process:
+        assert "Step 1" in process.stdout.readline()
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Interrupted." in errors and "Traceback" not in errors
-    keeps("Ctrl-C in make run", errors)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in said
+    keeps("Ctrl-C in make run", said)
     assert "one" in (tmp_path / "out" / "long.ipynb").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_store_keeps_outputs_and_drops_the_machine(tmp_path):
     notebook = write_notebook(
         tmp_path / "tiny.ipynb",
@@ -412,17 +399,6 @@ def test_headings_skip_comments_in_code_blocks():
     assert run_notebook.headings(new_notebook(cells=cells)) == ["One", "One", "Two", "Two"]
 
 
-# --- the browser test's browser
-
-
-def test_no_browser_and_no_right_to_install_one(monkeypatch):
-    monkeypatch.setattr(browser, "find_browser", lambda: None)
-    monkeypatch.setattr(browser.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(browser.os, "geteuid", lambda: 1000)
-    path, reason = browser.install_browser()
-    assert path is None and "apt-get install chromium" in reason
-
-
 # What fastprogress shows while a network trains: the epochs, the table so far, the batches.
 TWO_BARS = """
 <div><div><progress max="2" value="1"></progress> 50.00% [1/2 00:05&lt;00:05]</div>
@@ -437,6 +413,7 @@ def test_a_training_tells_how_far_it_is():
     assert run_notebook.progress("100% [0/0]") == run_notebook.progress("<b>[1, 2]</b>") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
 def test_make_run_shows_progress_in_a_terminal(tmp_path):
     import pty
@@ -447,18 +424,15 @@ def test_make_run_shows_progress_in_a_terminal(tmp_path):
         f"bar = display(HTML(''), display_id=True)\nbar.update(HTML({TWO_BARS!r}))",
     )
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "tools/run_notebook.py", str(notebook)],
-        cwd=ROOT,
-        env=dict(os.environ, OUT=str(tmp_path / "out")),
-        stdout=theirs,
-    )
-    os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # how a terminal ends
-        while piece := os.read(ours, 1000):
-            shown += piece
+    with started(
+        "run_notebook", str(notebook), stdout=theirs, OUT=str(tmp_path / "out")
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while piece := os.read(ours, 1000):
+                shown += piece
+        assert process.wait() == 0
     os.close(ours)
-    assert process.wait() == 0
     assert b"\r[1/1] Step 1: do it ... epoch 2 of 2, 35%, 00:41 left" in shown
     assert shown.decode().count("\n") == 2, "progress takes no lines of its own"
