@@ -1,4 +1,4 @@
-"""Folders of pictures that are not the project's own: shapes in random colours and places."""
+"""Small folders of pictures that are not the project's own: shapes, and squares of noise."""
 
 import os
 import subprocess
@@ -46,3 +46,16 @@ def run(imgs, out):
         capture_output=True,
         text=True,
     )
+
+
+def squares(root, seed=0, **counts):
+    """Dark and light squares of noise, a task that a few pictures teach: `counts` of each split."""
+    rng = np.random.default_rng(seed)
+    for split, many in counts.items():
+        for i in range(many):
+            name, light = (("dark", 0), ("light", 170))[i % 2]
+            place = root / split / name / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 80, (70, 64, 3)) + light
+            Image.fromarray(pixels.astype(np.uint8)).save(place)
+    return root

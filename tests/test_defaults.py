@@ -3,7 +3,6 @@
 import ctypes
 import sys
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -11,14 +10,13 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import BnFreeze
 from fastai.vision.all import ImageDataLoaders, Learner, Resize, accuracy, set_seed, vision_learner
 from fastai.vision.all import defaults as fastai_defaults
-from PIL import Image
+from shapes import squares
 
-from tutorial import defaults, precision
+from tutorial import defaults, precision, run_record
 from tutorial.backbone import resnet34
-from tutorial.defaults import OURS, StillBody, TidyMemory, fast_defaults
+from tutorial.defaults import OURS, TidyMemory, fast_defaults
 from tutorial.luck import train_head
-from tutorial.precision import NativePrecision, describe_device, native_precision
-from tutorial.record import run_record
+from tutorial.precision import native_precision
 from tutorial.rivals import frozen_features
 
 
@@ -36,15 +34,7 @@ def as_before(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Dark and light squares of noise, eight to learn from and eight to check on."""
-    noise, path = np.random.default_rng(0), tmp_path_factory.mktemp("imgs")
-    for split in ("train", "valid"):
-        for i in range(8):
-            file = path / split / ("dark", "light")[i % 2] / f"{i}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pixels = noise.integers(0, 80, (48, 56, 3)) + 170 * (i % 2)
-            Image.fromarray(pixels.astype(np.uint8)).save(file)
-    return path
+    return squares(tmp_path_factory.mktemp("imgs"), train=8, valid=8)
 
 
 def load(folder):
@@ -58,76 +48,6 @@ def build(folder, **options):
     return vision_learner(load(folder), resnet34, metrics=accuracy, **options)
 
 
-def train(learn):
-    """Train as the notebook does; return all numbers of the network."""
-    set_seed(1)
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(1, 3e-3)
-        learn.unfreeze()
-        learn.fit_one_cycle(1, slice(1e-5, 3e-4))
-    return list(learn.model.state_dict().values())
-
-
-def ours(learn):
-    """The kinds of our callbacks that a learner has, in order."""
-    return [type(cb) for cb in learn.cbs if type(cb) in OURS]
-
-
-def test_to_call_it_again_changes_nothing(folder):
-    assert ours(build(folder)) == []
-    for _ in range(3):
-        fast_defaults()
-    assert ours(build(folder)) == list(OURS)
-    assert [fastai_defaults.callbacks.count(callback) for callback in OURS] == [1, 1, 1]
-
-
-def test_the_plain_line_trains_as_the_settings_by_hand_do(folder):
-    by_hand = {"train_bn": False, "cbs": [native_precision(), BnFreeze]}
-    wanted = train(build(folder, **by_hand))
-    stock = train(build(folder))
-    fast_defaults()
-    found = train(build(folder))
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(found, stock, strict=True))
-
-
-def test_the_frozen_body_has_nothing_left_to_learn(folder):
-    assert [p for p in build(folder).model[0].parameters() if p.requires_grad]  # stock: batch norms
-    fast_defaults()
-    learn = build(folder)
-    assert not [p for p in learn.model[0].parameters() if p.requires_grad]
-    learn.unfreeze()
-    assert all(p.requires_grad for p in learn.model.parameters())
-
-
-def test_a_learner_may_do_without_one(folder):
-    fast_defaults()
-    learn = build(folder)
-    learn.remove_cb(StillBody)
-    assert ours(learn) == [NativePrecision, TidyMemory]
-    train(learn)
-
-
-def test_heads_on_features_stay_in_float32(folder):
-    """They are small, and were so before there were defaults."""
-    x, y = torch.randn(16, 20), torch.arange(16) % 2
-    _, before = train_head((x, y), (x, y), seed=1, epochs=1, rate=1e-2)
-    fast_defaults()
-    head, after = train_head((x, y), (x, y), seed=1, epochs=1, rate=1e-2)
-    assert (before == after).all() and ours(build(folder))
-
-
-def test_features_are_the_same_with_and_without(folder):
-    learn = build(folder)
-    files = list(learn.dls.valid_ds.items)
-    before = frozen_features(learn, files)
-    fast_defaults()
-    assert torch.equal(frozen_features(learn, files), before)
-
-
-# --- whoever adds a precision again
-
-
 def tiny(folder, cbs=None):
     """A learner of two layers, which is quick in any number format."""
     dls = load(folder)  # which seeds chance
@@ -137,8 +57,68 @@ def tiny(folder, cbs=None):
     return Learner(dls, model, loss_func=torch.nn.CrossEntropyLoss(), cbs=cbs)
 
 
+def weights(learn):
+    return torch.cat([t.detach().flatten() for t in learn.model.state_dict().values()])
+
+
+def train(learn):
+    """Train as the notebook does; return the network's weights after each of the two stages."""
+    set_seed(1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 3e-3)
+        head = weights(learn)
+        learn.unfreeze()
+        learn.fit_one_cycle(1, slice(1e-5, 3e-4))
+    return head, weights(learn)
+
+
+def ours(learn):
+    """The kinds of our callbacks that a learner has."""
+    return [type(cb) for cb in learn.cbs if type(cb) in OURS]
+
+
+def test_to_call_it_again_changes_nothing_and_one_may_be_left_out(folder):
+    assert ours(tiny(folder)) == []
+    for _ in range(3):
+        fast_defaults()
+    assert ours(tiny(folder)) == list(OURS)
+    learn = tiny(folder).remove_cb(TidyMemory)
+    assert set(ours(learn)) == {*OURS} - {TidyMemory}
+    train(learn)
+
+
+def test_the_plain_line_trains_as_the_settings_by_hand_do(folder):
+    by_hand = train(build(folder, train_bn=False, cbs=[native_precision(), BnFreeze]))
+    fast_defaults()
+    learn = build(folder)
+    body = torch.cat([t.flatten() for t in learn.model[0].state_dict().values()]).clone()
+    assert not [p for p in learn.model[0].parameters() if p.requires_grad]
+    head, tuned = train(learn)
+    assert torch.equal(head, by_hand[0]) and torch.equal(tuned, by_hand[1])
+    # Batch norms and all, the body stands still while the head learns, and moves afterwards.
+    assert torch.equal(head[: len(body)], body) and not torch.equal(tuned[: len(body)], body)
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_features_and_heads_on_them_are_the_same_with_and_without(folder):
+    learn = build(folder)
+    files, y = list(learn.dls.valid_ds.items), torch.arange(8) % 2
+
+    def both():
+        x = frozen_features(learn, files)
+        head, _ = train_head((x, y), (x, y), seed=1, epochs=1, rate=1e-2)
+        return torch.cat([x.flatten(), *(p.detach().flatten() for p in head.parameters())])
+
+    before = both()
+    fast_defaults()
+    assert torch.equal(both(), before)
+
+
+# --- whoever adds a precision again
+
+
 class Inside:
-    """A look into the body, to write down in which number format it works."""
+    """A look into the body, to note in which number format it works."""
 
     def __init__(self, learn):
         self.kinds = set()
@@ -155,7 +135,7 @@ def test_the_same_precision_twice_is_as_once(folder, monkeypatch, when):
     if when == "later":
         learn.add_cb(native_precision())
     inside = Inside(learn)
-    assert all(torch.equal(a, b) for a, b in zip(train(learn), once, strict=True))
+    assert torch.equal(train(learn)[1], once[1])
     assert inside.kinds == {torch.float16}
     with learn.no_bar():
         assert learn.get_preds()[0].dtype == torch.float32
@@ -168,54 +148,41 @@ class Another(MixedPrecision):
         pass
 
     before_batch = after_pred = after_loss = before_backward = after_step = after_fit = before_fit
-
-    def before_step(self):
-        pass
+    before_step = before_fit
 
 
 def test_another_precision_that_is_added_takes_its_place(folder, monkeypatch):
     monkeypatch.setattr(precision, "best_dtype", lambda device: torch.bfloat16)
     fast_defaults()
     learn = tiny(folder)
-
-    def recorded():
-        return run_record(learn.dls, folder, learn, 1, [], {})["precision"]
-
-    train(learn)
-    assert recorded() == describe_device()[1]
-    learn.add_cb(Another())  # as `learn.to_fp16()` would
     inside = Inside(learn)
-    train(learn)
-    assert inside.kinds == {torch.float32} and recorded() == "mixed precision"
-    learn.remove_cb(MixedPrecision)  # as `learn.to_fp32()` does
-    assert recorded() == "float32"
+    for change, kind, recorded in (
+        (None, torch.bfloat16, "bfloat16"),
+        (Another(), torch.float32, "mixed precision"),  # as `learn.to_fp16()` does
+        (MixedPrecision, torch.float32, "float32"),  # as `learn.to_fp32()` does
+    ):
+        if change is not None:
+            (learn.add_cb if recorded == "mixed precision" else learn.remove_cb)(change)
+        inside.kinds.clear()
+        train(learn)
+        assert inside.kinds == {kind}
+        assert run_record(learn.dls, folder, learn, 1, [], {})["precision"].startswith(recorded)
 
 
 # --- memory
 
 
-def test_memory_is_given_back_after_training_only(folder, monkeypatch):
-    given = []
-    monkeypatch.setattr(defaults, "_give_memory_back", lambda: given.append(True))
-    learn = tiny(folder, TidyMemory)
-    learn.fit(1, 1e-3)
-    assert given == [True]
-    learn.get_preds()
-    learn.predict(next((folder / "valid").rglob("*.png")))
-    assert given == [True]
-
-
-def test_memory_is_given_back_during_a_long_training_too(folder, monkeypatch):
+def test_memory_is_given_back_now_and_then_and_after_training(folder, monkeypatch):
     at = []
     learn = tiny(folder, TidyMemory)
     monkeypatch.setattr(defaults, "_give_memory_back", lambda: at.append(learn.train_iter))
-    monkeypatch.setattr(defaults, "TIDY_EVERY", 2)
-    learn.fit(3, 1e-3)
-    batches = 3 * len(learn.dls.train)
-    assert batches >= 4
-    assert at == [*range(2, batches + 1, 2), batches]  # the last time at the end of the training
-    learn.get_preds()
-    assert at[-1] == batches and len(at) == batches // 2 + 1
+    monkeypatch.setattr(defaults, "TIDY_EVERY", 4)
+    with learn.no_bar():
+        learn.fit(3, 1e-3)
+        assert len(learn.dls.train) == 2 and at == [4, 6]
+        learn.get_preds()
+        learn.predict(learn.dls.valid_ds.items[0])
+    assert at == [4, 6]
 
 
 @pytest.mark.skipif(

@@ -1,6 +1,4 @@
-"""The bundled body: the file is whole, is a resnet34, and its features have not collapsed."""
-
-import hashlib
+"""The bundled body: the stored file is whole, its card is its own, its features tell apart."""
 
 import pytest
 import torch
@@ -9,77 +7,39 @@ from PIL import Image
 from safetensors import safe_open
 from torch import nn
 from torchvision import transforms
-from torchvision.models import resnet34
 
-WEIGHTS = ROOT / "weights"
-FILE = WEIGHTS / "resnet34-body.safetensors"
+from tutorial.backbone import BUNDLED, resnet34
 
 
 @pytest.fixture(scope="module")
-def state():
-    """The tensors of the bundled file by name."""
-    with safe_open(FILE, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@pytest.fixture(scope="module")
-def body(state):
-    """The bundled body in float32, ready to give features."""
-    model = resnet34()
-    model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+def body():
+    """The bundled body, which is loaded only if checksum, names and shapes are right."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BODY", "bundled")
+        model = resnet34(weights="DEFAULT")
     model.fc = nn.Identity()
     return model.eval()
 
 
-def test_checksum():
-    digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
-    assert (WEIGHTS / "SHA256SUMS").read_text().split() == [digest, FILE.name]
+def test_the_file_is_small_and_its_card_names_it():
+    card = BUNDLED.with_name("MODEL_CARD.md").read_text(encoding="utf-8")
+    digest, name = BUNDLED.with_name("SHA256SUMS").read_text().split()
+    assert digest in card and name in card
+    assert BUNDLED.stat().st_size < 45e6
+    with safe_open(BUNDLED, "pt") as file:
+        assert "resnet34" in file.metadata()["architecture"]
+        formats = {(t.ndim == 4, t.dtype) for t in map(file.get_tensor, file.keys())}
+    assert formats == {(True, torch.float16), (False, torch.float32)}
 
 
-def test_size():
-    assert 40e6 < FILE.stat().st_size < 45e6
-
-
-def test_names_and_shapes_are_those_of_resnet34(state):
-    expected = {
-        name: value.shape
-        for name, value in resnet34().state_dict().items()
-        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-    }
-    assert {name: value.shape for name, value in state.items()} == expected
-
-
-def test_number_formats(state):
-    for name, value in state.items():
-        assert value.dtype == (torch.float16 if value.ndim == 4 else torch.float32), name
-        assert value.is_contiguous(), name
-
-
-def test_all_numbers_are_finite_and_no_variance_is_negative(state):
-    for name, value in state.items():
-        assert value.float().isfinite().all(), name
-        if name.endswith("running_var"):
-            assert (value > 0).all(), name
-
-
-def test_the_file_says_what_it_is():
-    with safe_open(FILE, "pt") as file:
-        about = file.metadata()
-    assert about["architecture"].startswith("torchvision resnet34")
-    assert int(about["samples_seen"]) > 100_000
-
-
-def test_the_card_names_the_file_and_its_checksum():
-    card = (WEIGHTS / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert FILE.name in card
-    assert (WEIGHTS / "SHA256SUMS").read_text().split()[0] in card
+def test_all_weights_are_finite_and_all_variances_positive(body):
+    for name, t in body.state_dict().items():
+        assert t.isfinite().all(), name
+        assert not name.endswith("running_var") or (t > 0).all(), name
 
 
 @torch.no_grad()
 def test_features_have_not_collapsed(body):
-    files = sorted((ROOT / "imgs" / "train").glob("*/*.jpg"))[::6]
-    if len(files) < 30:
-        pytest.skip("imgs/train holds too few pictures to judge features by")
     prepare = transforms.Compose(
         [
             transforms.Resize(224),
@@ -88,8 +48,8 @@ def test_features_have_not_collapsed(body):
             transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         ]
     )
-    pictures = torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
-    features = body(pictures).double()
+    files = sorted((ROOT / "imgs" / "train").glob("*/*.jpg"))[::9]
+    features = body(torch.stack([prepare(Image.open(file)) for file in files])).double()
     energy = torch.linalg.svdvals(features - features.mean(0)).square()
     share = energy / energy.sum()
     rank = torch.exp(-(share * torch.log(share + 1e-12)).sum())  # Roy and Vetterli, 2007
