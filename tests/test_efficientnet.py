@@ -28,7 +28,8 @@ from tutorial.backbone import BodyError, body_in_use, resnet34
 from tutorial.defaults import OURS
 from tutorial.efficientnet import efficientnet_lite0, timm_name
 from tutorial.errors import TutorialError
-from tutorial.record import methods, run_record
+from tutorial.paragraph import methods
+from tutorial.record import run_record
 from tutorial.rivals import frozen_features
 from tutorial.share import ask, load_weights, save_weights
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision.models as tvm
 from conftest import ROOT
 from fastai.vision.all import (
     ImageDataLoaders,
@@ -30,9 +31,11 @@ from torchvision.models import resnet18
 from tutorial import share
 from tutorial.backbone import resnet34
 from tutorial.defaults import OURS
+from tutorial.download import sha256
 from tutorial.errors import TutorialError
+from tutorial.paragraph import methods
 from tutorial.precision import describe_device
-from tutorial.record import hash_pictures, methods, run_record, write_record
+from tutorial.record import hash_pictures, run_record, write_record
 from tutorial.share import ask, load_weights, results_folder, save_weights
 from tutorial.verdict import verdict, wilson
 
@@ -450,3 +453,51 @@ def test_a_full_disk_is_said_before_anything_is_saved(monkeypatch, tmp_path):
         with pytest.raises(TutorialError) as caught:
             results_folder()
     keeps("no room for the results", str(caught.value))
+
+
+def test_the_record_names_the_body_that_was_used(folder, learn, tmp_path, monkeypatch):
+    """Not the one that BODY would give by now: the file may have changed since, or be gone."""
+    file = tmp_path / "mine.pth"
+    torch.save(tvm.resnet34().state_dict(), file)
+    used = sha256(file)
+    monkeypatch.setenv("BODY", str(file))
+    other = build(learn.dls)
+    file.unlink()
+    for learner, body in (
+        (other, {"which": "file", "sha256": used}),
+        (learn, {"which": "bundled", "sha256": BODY_SHA256}),
+    ):
+        assert run_record(learn.dls, folder, learner, 1, SCHEDULE, {})["network"]["body"] == body
+
+
+def test_names_that_are_not_utf8_are_hashed_and_written(record, tmp_path):
+    names = [os.fsdecode(name) for name in (b"\xff.png", "文.png".encode(), "😀.png".encode())]
+    try:
+        for name in names:
+            (tmp_path / name).write_bytes(b"a picture")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this disk takes no such names")
+    told = subprocess.run(
+        "find . -name '*.png' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert hash_pictures([tmp_path / name for name in names], tmp_path) == told.stdout.decode()[:64]
+    figures = {"test": names}
+    for _ in range(2):  # the second time it must be known as a record
+        write_record({**record, "figures": figures}, tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["figures"] == figures
+    assert "文" in (tmp_path / "run.json").read_text("utf-8")
+
+
+def test_what_is_no_training_leaves_the_schedule_alone(folder, learn, tmp_path, monkeypatch):
+    monkeypatch.setattr(learn, "path", tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.lr_find(num_it=8, show_plot=False)
+        learn.validate()
+    schedule = run_record(learn.dls, folder, learn, 42, SCHEDULE, {})["training"]["schedule"]
+    assert [(one["layers"], one["epochs"], one["rates"]) for one in schedule] == [
+        ("the head", 1, [3e-3, 3e-3]),
+        ("all layers", 2, [1e-4, 1e-3]),
+    ]

@@ -32,7 +32,16 @@ from safetensors.torch import load_file
 from .download import DownloadError, download, sha256
 from .errors import TutorialError
 
-__all__ = ["FINDERS", "Body", "BodyError", "body_in_use", "fill", "resnet34", "say_once"]
+__all__ = [
+    "FINDERS",
+    "Body",
+    "BodyError",
+    "body_in_use",
+    "fill",
+    "note_body",
+    "resnet34",
+    "say_once",
+]
 
 # torchvision puts the first 8 digits of the file's SHA-256 into its name; these are all of them.
 IMAGENET_URL = tvm.ResNet34_Weights.IMAGENET1K_V1.url
@@ -90,6 +99,7 @@ def resnet34(*, weights=None, pretrained=False, **kwargs):
     if not fill(model, _read(body.file), "fc"):
         then = OTHER if body.which == "file" else RESTORE
         raise BodyError(f"{body.file} holds the weights of another network than resnet34; {then}.")
+    note_body(model, body)
     say_once(body.sentence)
     return model
 
@@ -192,6 +202,15 @@ def fill(model, state, last):
     # The counters that batch norm keeps for itself may be missing, too.
     missing = [n for n in missing if not n.startswith(last) and "num_batches" not in n]
     return not missing and not unknown
+
+
+def note_body(model, body):
+    """Note in a network which trained body it has, for the record of step 28.
+
+    The note is on the first layer, which stays what it is when fastai cuts off the last one.
+    """
+    first = next(model.children())
+    first.trained_body = {"which": body.which, "sha256": sha256(body.file)}
 
 
 def _read(file):

@@ -11,7 +11,7 @@ from fastai.torch_core import get_model, rank_distrib, set_seed, to_device
 from fastcore.foundation import L
 
 from .errors import TutorialError
-from .share import written_whole
+from .files import written_whole
 
 __all__ = ["Checkpoint", "SeedEachEpoch", "read_checkpoint", "take_up"]
 

@@ -23,7 +23,7 @@ from fastcore.foundation import L
 from packaging.version import Version
 from torch import nn
 
-from .backbone import FINDERS, Body, BodyError, fill, say_once
+from .backbone import FINDERS, Body, BodyError, fill, note_body, say_once
 from .download import sha256
 
 __all__ = ["efficientnet_lite0"]
@@ -98,6 +98,7 @@ def efficientnet_lite0(*, weights=None, pretrained=False, **kwargs):
             f"timm {version('timm')} builds another EfficientNet-Lite0 than the weights are made"
             f" for: {ANEW}."
         )
+    note_body(model, body)
     say_once(body.sentence)
     return model
 

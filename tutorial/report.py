@@ -4,8 +4,10 @@ import torch
 from fastai.data.transforms import get_image_files
 
 from .draw import overfits
-from .record import methods, run_record, write_record
-from .share import save_weights, write_whole, written_whole
+from .files import write_whole, written_whole
+from .paragraph import methods
+from .record import run_record, write_record
+from .share import save_weights
 from .verdict import short_name, verdict, what_it_proves
 
 __all__ = ["epoch_line", "write_report"]
@@ -34,8 +36,8 @@ def write_report(learn, path, out, seed, stages, processes):
         weights.safetensors.
     seed : int
     stages : list of tuple
-        Of each training in turn: what learned, the highest rate, its epochs as lists of `COLUMNS`,
-        and the checkpoint after its last one.
+        Of each training in turn: the `Stage`, its epochs as lists of `COLUMNS`, and the checkpoint
+        after its last one.
     processes : int
         That trained together.
 
@@ -51,18 +53,19 @@ def write_report(learn, path, out, seed, stages, processes):
     """
     total, figures = len(learn.dls.valid_ds), {}
     files = get_image_files(path / "test").sorted()
-    for layers, _, lines, file in stages:
-        figures[f"validation, after {layers}"] = round(lines[-1][2] * total), total
-        figures[f"test, after {layers}"] = judge(learn, file, files)
-        figures[f"epochs of {layers}"] = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
-    schedule = [(layers, len(lines), rate) for layers, rate, lines, _ in stages]
-    learn.recorder.hps = {}  # of a training that was stopped it knows the last part only
+    for stage, lines, file in stages:
+        figures[f"validation, after {stage.layers}"] = round(lines[-1][2] * total), total
+        figures[f"test, after {stage.layers}"] = judge(learn, file, files)
+        epochs = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        figures[f"epochs of {stage.layers}"] = epochs
+    # Said here, since after a stop `learn` has noted the last part only.
+    schedule = [(stage.layers, len(lines), stage.rate) for stage, lines, _ in stages]
     record = run_record(learn.dls, path, learn, seed, schedule, figures, processes)
     text = "\n\n".join([*sections(figures, stages), f"## Methods\n\n{methods(record)}\n"])
     save_weights(learn, out / "weights.safetensors")
     with written_whole(out / "learner.pkl") as part:
         learn.export(part.absolute())
-    write_whole(out / "report.md", text.encode())
+    write_whole(out / "report.md", text)
     write_record(record, out / "run.json")
     return text
 
@@ -79,14 +82,14 @@ def judge(learn, file, files):
 
 def sections(figures, stages):
     """Return the parts of the report before the methods."""
-    names, lines = [layers for layers, *_ in stages], stages[-1][2]
+    names, lines = [stage.layers for stage, *_ in stages], stages[-1][1]
     counts = [
         f"After {name}: {what_it_proves(*figures[f'validation, after {name}'])}" for name in names
     ]
     trained = overfits([line[0] for line in lines], [line[1] for line in lines])
     epochs = [
-        [name, n, f"{loss:.4f}", f"{valid_loss:.4f}", f"{right:.1%}", f"{seconds:.0f}"]
-        for name, _, lines, _ in stages
+        [stage.layers, n, f"{loss:.4f}", f"{valid_loss:.4f}", f"{right:.1%}", f"{seconds:.0f}"]
+        for stage, lines, _ in stages
         for n, (loss, valid_loss, right, seconds) in enumerate(lines)
     ]
     tables = [figures[f"test, after {name}"] for name in names]

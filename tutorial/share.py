@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from .errors import TutorialError
+from .files import write_whole
 
 __all__ = ["ask", "load_weights", "results_folder", "save_weights"]
 
@@ -66,48 +66,6 @@ def _temporary_folder():
     return Path(tempfile.mkdtemp(prefix="results-"))
 
 
-@contextmanager
-def written_whole(file, then="choose another folder"):
-    """Have a file written all or not at all: under a temporary name beside it, then renamed.
-
-    Parameters
-    ----------
-    file : Path
-        Its folder is made as needed.
-    then : str
-        What to do if that fails.
-
-    Yields
-    ------
-    Path
-        The temporary name, to write to.
-
-    Raises
-    ------
-    TutorialError
-        If it can't be written to.
-    """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())  # or after a power cut the new name may hold nothing
-        os.replace(part, file)
-    except (OSError, RuntimeError) as error:  # the second is what PyTorch raises on a full disk
-        why = getattr(error, "strerror", None) or "is there room on the disk?"
-        raise TutorialError(f"{file} can't be written to ({why}): {then}.") from None
-    finally:
-        if part.exists():
-            part.unlink()
-
-
-def write_whole(file, content):
-    """Write bytes to a file by `written_whole`."""
-    with written_whole(file) as part:
-        part.write_bytes(content)
-
-
 def save_weights(learn, file):
     """Save the numbers of a learner's network, and the names of its classes, as safetensors.
 
@@ -128,7 +86,7 @@ def save_weights(learn, file):
     if file.exists():
         _read_vocab(file, f"and is not overwritten. Move {file} or choose another name.")
     numbers = {name: t.detach().cpu().contiguous() for name, t in learn.model.state_dict().items()}
-    vocab = json.dumps([str(name) for name in learn.dls.vocab], ensure_ascii=False)
+    vocab = json.dumps([str(name) for name in learn.dls.vocab])
     write_whole(file, save(numbers, {"vocab": vocab}))
 
 

@@ -27,29 +27,22 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.transforms import GrandparentSplitter, get_image_files, parent_label
 from fastai.distributed import DistributedDL, DistributedTrainer
 from fastai.metrics import AccumMetric, accuracy
 from fastai.torch_core import rank_distrib, set_seed
-from fastai.vision.augment import Resize, aug_transforms
-from fastai.vision.data import ImageBlock
-from fastai.vision.learner import vision_learner
 from fastcore.basics import patch
 from torch.distributed import DistError
 
+from . import recipe
 from .backbone import body_in_use, resnet34
 from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
 from .defaults import fast_defaults
 from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
-from .precision import _count_cores, describe_device
+from .precision import count_cores, describe_device
 from .report import epoch_line, write_report
 from .start import check_folder
 
-# The two trainings of the notebook: which layers, how many epochs if none are named, and at which
-# highest learning rate.
-STAGES = {"head": ("the head", 3, 3e-3), "all": ("all layers", 3, slice(1e-5, 3e-4))}
 ARCHS = {arch.__name__: arch for arch in (resnet34, efficientnet_lite0)}
 LOST = (
     "The training was told to stop, or another of its processes has died. If a sentence above names"
@@ -100,16 +93,8 @@ def load(path, batch, processes):
         )
     while size % share == 1:
         share += 1  # else the last batch would be a single picture, too few for a batch norm
-    cores = _count_cores() // local_processes()
-    block = DataBlock(  # what ImageDataLoaders.from_folder makes, but for the order
-        blocks=(ImageBlock, CategoryBlock),
-        get_items=lambda path: get_image_files(path, folders=["train", "valid"]).sorted(),
-        splitter=GrandparentSplitter(),
-        get_y=parent_label,
-        item_tfms=Resize(224),
-        batch_tfms=aug_transforms(),
-    )
-    return block.dataloaders(
+    cores = count_cores() // local_processes()
+    return recipe.sorted_block().dataloaders(
         path,
         path=path,
         bs=share,
@@ -170,31 +155,31 @@ def train(learn, out, settings, say):
     list of tuple
         What `write_report` takes.
     """
-    stages = []
-    for stage, (layers, _, rate) in STAGES.items():
-        if stage == "all":
-            learn.unfreeze()
-        epochs, file = settings[f"{stage} epochs"], out / f"{stage}.checkpoint"
+    plan = [one._replace(epochs=settings[f"{one.name} epochs"]) for one in recipe.PLAN]
+    done = []
+    for stage in recipe.stages(learn, plan):
+        file = out / f"{stage.name}.checkpoint"
         saved = read_checkpoint(file, settings)
         lines, mean = (saved["lines"], saved["mean"]) if saved else ([], (0, 0.0))
         if saved:
             take_up(learn, saved)
-            say(f"{len(lines)} of {epochs} epochs of {layers} are done already.")
-        if len(lines) < epochs:
+            say(f"{len(lines)} of {stage.epochs} epochs of {stage.layers} are done already.")
+        if len(lines) < stage.epochs:
 
-            def tell(lines, layers=layers, epochs=epochs):
-                say(f"epoch {len(lines)} of {epochs} of {layers}: {epoch_line(lines[-1])}")
+            def tell(lines, stage=stage):
+                where = f"epoch {len(lines)} of {stage.epochs} of {stage.layers}"
+                say(f"{where}: {epoch_line(lines[-1])}")
 
             keep = Checkpoint(file, settings, lines, tell, mean)
             with learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
                 learn.fit_one_cycle(
-                    epochs,
-                    rate,
+                    stage.epochs,
+                    stage.rate,
                     start_epoch=len(lines),
-                    cbs=[SeedEachEpoch(f"{settings['seed']} {stage}"), keep],
+                    cbs=[SeedEachEpoch(f"{settings['seed']} {stage.name}"), keep],
                 )
-        stages.append((layers, rate, lines, file))
-    return stages
+        done.append((stage, lines, file))
+    return done
 
 
 def options(argv=None):
@@ -211,13 +196,15 @@ def options(argv=None):
         "--arch", choices=ARCHS, default="resnet34", help="the network (%(default)s)"
     )
     parser.add_argument(
-        "--batch", type=int, default=16, help="pictures in a step of all processes (16)"
+        "--batch",
+        type=int,
+        default=recipe.BATCH,
+        help="pictures in a step of all processes (%(default)s)",
     )
-    for stage, (layers, epochs, _) in STAGES.items():
-        parser.add_argument(
-            f"--{stage}-epochs", type=int, default=epochs, help=f"of {layers} (%(default)s)"
-        )
-    parser.add_argument("--seed", type=int, default=42, help="of chance (42)")
+    for stage in recipe.PLAN:
+        option, words = f"--{stage.name}-epochs", f"of {stage.layers} (%(default)s)"
+        parser.add_argument(option, type=int, default=stage.epochs, help=words)
+    parser.add_argument("--seed", type=int, default=recipe.SEED, help="of chance (%(default)s)")
     args = parser.parse_args(argv)
     if min(args.head_epochs, args.all_epochs) < 1:
         parser.error("each stage needs one epoch or more")
@@ -254,19 +241,16 @@ def run(args, say):
     say(f"The device is {describe_device()[0]}, the precision {describe_device()[1]}.")
     with state.local_main_process_first():  # one download for all
         say(body_in_use(ARCHS[args.arch]))
-    learn = vision_learner(
-        dls,
-        ARCHS[args.arch],
-        # From all answers at the end: a mean over batches would count those twice that fill up the
-        # processes' shares.
-        metrics=AccumMetric(accuracy, flatten=False),
-    )
+    # From all answers at the end: a mean over batches would count those twice that fill up the
+    # processes' shares.
+    right = AccumMetric(accuracy, flatten=False)
+    learn = recipe.learner(dls, ARCHS[args.arch], metrics=right)
     with learn.distrib_ctx(sync_bn=False, cpu=cpu):
-        stages = train(learn, out, settings, say)
+        done = train(learn, out, settings, say)
     part_company(learn)
     if state.is_main_process:
-        say("\n" + write_report(learn, path, out, args.seed, stages, n))
-        for *_, checkpoint in stages:
+        say("\n" + write_report(learn, path, out, args.seed, done, n))
+        for *_, checkpoint in done:
             checkpoint.unlink()
         say(f"Kept in {out}: report.md, run.json, learner.pkl and weights.safetensors.")
 
@@ -295,6 +279,7 @@ def main(argv=None):
         if rank_distrib() == 0:
             print(words, flush=True)
 
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does, for names that are no UTF-8
     signal.signal(signal.SIGTERM, lost)  # so the launcher ends the others when one has died
     try:
         run(args, say)
