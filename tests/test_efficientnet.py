@@ -144,10 +144,11 @@ def test_its_sentence_is_said_once(capsys):
     assert "EfficientNet-Lite0 trained on ImageNet" in body_in_use(efficientnet_lite0)
     efficientnet_lite0(weights="DEFAULT")
     assert capsys.readouterr().out == ""
-    backbone._said.clear()
-    for _ in range(2):
-        efficientnet_lite0(weights="DEFAULT")
-    assert capsys.readouterr().out.count("EfficientNet-Lite0") == 1
+    for _ in range(2):  # Run All, and once more in the same kernel
+        body_in_use()
+        for _ in range(2):
+            efficientnet_lite0(weights="DEFAULT")
+        assert capsys.readouterr().out.count("EfficientNet-Lite0") == 1
 
 
 # --- what can be wrong with the installation

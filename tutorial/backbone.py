@@ -114,7 +114,8 @@ def body_in_use(arch=resnet34):
     """Return the sentence that says which body an architecture will have, and why.
 
     Where BODY allows it, ImageNet's file is looked for now, and downloaded if need be. As the
-    reader has the sentence then, `arch` will not print it again.
+    reader has the sentence then, `arch` will not print it again; all others are told anew, so that
+    a second Run All in one kernel says what the first one said.
 
     Parameters
     ----------
@@ -127,6 +128,7 @@ def body_in_use(arch=resnet34):
         If BODY has another value, or the body that it asks for can't be had.
     """
     sentence = FINDERS[arch]().sentence
+    _said.clear()
     _said.add(sentence)
     return sentence
 

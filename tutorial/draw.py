@@ -99,14 +99,15 @@ def overfits(train, valid):
     Returns
     -------
     str
-        One sentence. Overfitting is said of a training whose valid loss has risen by more than a
-        tenth above its lowest value, and by more than 0.01 (one part in a hundred of the right
-        class's probability, on average), while the train loss fell in every epoch since.
+        Overfitting is said of a training whose valid loss has risen by more than a tenth above its
+        lowest value, and by more than 0.01 (one part in a hundred of the right class's probability,
+        on average), while the train loss fell in every epoch since. A training that failed, or that
+        had one epoch only, is not judged.
     """
     if not np.isfinite([*train, *valid]).all():
         return (
-            "The loss is no longer a number, so the training has failed: try a learning rate ten"
-            " times lower, from the step that makes the learner on."
+            "Training failed: the loss is nan or infinite. Lower the learning rate tenfold, and run"
+            " again from step 4."
         )
     if len(valid) == 1:
         return f"One epoch can't show overfitting: valid loss is {valid[0]:.3f}."
