@@ -32,16 +32,7 @@ from safetensors.torch import load_file
 from .download import DownloadError, download, sha256
 from .errors import TutorialError
 
-__all__ = [
-    "FINDERS",
-    "Body",
-    "BodyError",
-    "body_in_use",
-    "fill",
-    "note_body",
-    "resnet34",
-    "say_once",
-]
+__all__ = ["FINDERS", "Body", "BodyError", "body_in_use", "fill", "resnet34"]
 
 # torchvision puts the first 8 digits of the file's SHA-256 into its name; these are all of them.
 IMAGENET_URL = tvm.ResNet34_Weights.IMAGENET1K_V1.url
@@ -96,11 +87,9 @@ def resnet34(*, weights=None, pretrained=False, **kwargs):
     if tvm.ResNet34_Weights.verify(weights) is None and not pretrained:
         return model
     body = FINDERS[resnet34]()
-    if not fill(model, _read(body.file), "fc"):
+    if not fill(model, body, _read(body.file), "fc"):
         then = OTHER if body.which == "file" else RESTORE
         raise BodyError(f"{body.file} holds the weights of another network than resnet34; {then}.")
-    note_body(model, body)
-    say_once(body.sentence)
     return model
 
 
@@ -131,13 +120,6 @@ def body_in_use(arch=resnet34):
     _said.clear()
     _said.add(sentence)
     return sentence
-
-
-def say_once(sentence):
-    """Print a sentence about a body, unless this process has shown it already."""
-    if sentence not in _said:
-        print(sentence)
-        _said.add(sentence)
 
 
 def _wanted():
@@ -176,15 +158,20 @@ def _choose(wanted):
         raise BodyError(f"{error} It is needed because {why}.") from None
 
 
-def fill(model, state, last):
-    """Put numbers into a network, and tell whether they fit.
+def fill(model, body, state, last):
+    """Put a body's numbers into a network, say so once, and tell whether they fit.
+
+    Which body it is, with its checksum, is noted in the network for the record of step 28: the file
+    may be another by then.
 
     Parameters
     ----------
     model : nn.Module
+    body : Body
     state : dict of str to Tensor
     last : str
-        Its last layer, whose numbers may be missing or of another size: a head takes its place.
+        The network's last layer, whose numbers may be missing or of another size: a head takes its
+        place.
 
     Returns
     -------
@@ -203,16 +190,15 @@ def fill(model, state, last):
         return False
     # The counters that batch norm keeps for itself may be missing, too.
     missing = [n for n in missing if not n.startswith(last) and "num_batches" not in n]
-    return not missing and not unknown
-
-
-def note_body(model, body):
-    """Note in a network which trained body it has, for the record of step 28.
-
-    The note is on the first layer, which stays what it is when fastai cuts off the last one.
-    """
-    first = next(model.children())
-    first.trained_body = {"which": body.which, "sha256": sha256(body.file)}
+    if missing or unknown:
+        return False
+    note = {"which": body.which, "sha256": sha256(body.file)}
+    for part in model.children():  # fastai drops the last one and may replace the first
+        part.trained_body = note
+    if body.sentence not in _said:
+        print(body.sentence)
+        _said.add(body.sentence)
+    return True
 
 
 def _read(file):

@@ -79,21 +79,21 @@ class Checkpoint(Callback):
         seconds = time.monotonic() - self.start
         self.lines.append([*map(float, self.recorder.values[-1]), seconds])
         if rank_distrib() == 0:
-            self.write()
+            _write(self._content(), self.file)
         self.tell(self.lines)
 
-    def write(self):
+    def _content(self):
         opt = self.opt.state_dict()
         hypers = [{key: float(value) for key, value in group.items()} for group in opt["hypers"]]
-        content = {
+        return {
             "model": get_model(self.model).state_dict(),
             # Nothing but numbers, lists and dicts: to read it runs no code that it might hold.
             "opt": {"state": list(opt["state"]), "hypers": hypers},
             "settings": self.settings,
             "lines": self.lines,
             "mean": (self.recorder.smooth_loss.count, float(self.recorder.smooth_loss.val)),
+            "fits": self.fit_log.fits,
         }
-        _write(content, self.file)
 
 
 def read_checkpoint(file, settings):
@@ -155,8 +155,10 @@ def _read(file, settings):
 
 
 def take_up(learn, saved):
-    """Put the numbers of a checkpoint into a learner's network and optimizer."""
+    """Put the numbers of a checkpoint into a learner's network and optimizer, and what it noted."""
     learn.model.load_state_dict(saved["model"])
+    # The training that goes on is noted anew, with the epochs that it has had.
+    learn.fit_log.fits = [fit for fit in saved["fits"] if fit["epochs"] == fit["planned"]]
     if not learn.opt:
         learn.create_opt()
     opt = saved["opt"]

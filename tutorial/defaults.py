@@ -58,17 +58,14 @@ def _give_memory_back():
 
 
 class FitLog(Callback):
-    """Note each training of a learner, for the record of step 28.
-
-    A validation, a prediction and `lr_find` are no training. What is noted stays with the learner
-    when it is exported.
+    """Note each training of a learner, for the record of step 28, and export it with the learner.
 
     Attributes
     ----------
     fits : list of dict
-        Of each training: ``layers``, in words, those that learned; ``epochs`` that were trained,
-        fewer than ``planned`` if it was stopped; ``rates``, the highest of the first and of the
-        last of these layers; ``one_cycle``, whether they rose to it and fell again.
+        Of each training (`lr_find` is none): ``layers``, in words, those that learned; ``epochs``
+        that were trained, fewer than ``planned`` if it was stopped; ``rates``, the highest of the
+        first and of the last of these layers; ``one_cycle``, whether they rose to it and fell.
     """
 
     def __init__(self):
@@ -77,17 +74,17 @@ class FitLog(Callback):
     def before_fit(self):
         self.begun = False
 
-    def before_train(self):
+    def before_train(self):  # which a prediction never comes to
         if not self.begun and not hasattr(self.learn, "lr_finder"):
             self.begun = True
-            self.fits.append(self._this_fit())
+            self.fits.append(self._describe())
 
     def after_train(self):
         if self.begun:
             self.fits[-1]["epochs"] = self.epoch + 1  # those before a stop count, too
 
-    def _this_fit(self):
-        """Describe the training that begins, before its first epoch."""
+    def _describe(self):
+        """Describe the training that begins; it has no epoch yet."""
         groups = len(self.opt.hypers)
         frozen = min(self.opt.frozen_idx, groups - 1)
         rates = self._rates()[:, [frozen, -1]]
@@ -103,14 +100,13 @@ class FitLog(Callback):
         }
 
     def _rates(self):
-        """Return the learning rates in the course of training, of shape (steps, groups)."""
-        rates = [np.array([group["lr"] for group in self.opt.hypers])]
-        for cb in self.learn.cbs:
+        """Return the rates in the course of training: a thousand moments, a column each group."""
+        rates = [[group["lr"] for group in self.opt.hypers]]
+        for cb in self.learn.cbs:  # the plan, as the steps of a short training leave out the peak
             if isinstance(cb, ParamScheduler) and "lr" in cb.scheds:
-                # In a thousand steps, since those of a short training may leave out the peak.
-                planned = [cb.scheds["lr"](step / 1000) for step in range(1001)]
-                rates = [np.broadcast_to(rate, rates[0].shape) for rate in planned]
-        return np.stack(rates)
+                plan = (cb.scheds["lr"](step / 1000) for step in range(1001))
+                rates = [np.broadcast_to(rate, len(self.opt.hypers)) for rate in plan]
+        return np.array(rates)
 
 
 OURS = (NativePrecision, TidyMemory, StillBody, FitLog)
@@ -119,9 +115,8 @@ OURS = (NativePrecision, TidyMemory, StillBody, FitLog)
 def fast_defaults():
     """Give each learner that is made from now on the callbacks of this tutorial.
 
-    They are `NativePrecision`, `TidyMemory`, `StillBody` and `FitLog`. To call it again changes
-    nothing; to have a learner without one of them, write ``learn.remove_cb(StillBody)``, for
-    example.
+    To call it again changes nothing; to have a learner without one of them, write
+    ``learn.remove_cb(StillBody)``, for example.
     """
     for callback in OURS:
         if callback not in defaults.callbacks:

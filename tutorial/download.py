@@ -1,7 +1,6 @@
 """Download one file, whole and right or not at all, without waiting for a network that is dead."""
 
 import hashlib
-import os
 import queue
 import threading
 import time
@@ -10,6 +9,8 @@ from urllib.parse import urlsplit
 import requests
 from tqdm.auto import tqdm
 from urllib3.exceptions import HTTPError
+
+from .files import replacing
 
 PATIENCE = 5  # seconds for a server to answer, and for each next piece of the file
 LIMIT = 600  # seconds for the whole file
@@ -36,15 +37,19 @@ def download(url, path, digest):
         If the server can't be reached within 5 s, refuses, falls silent for 5 s, breaks off, sends
         something else or needs more than 10 minutes, or if `path` can't be written.
     """
-    host = urlsplit(url).hostname
-    part, end = path.with_name(f"{path.name}.{os.getpid()}.part"), time.monotonic() + LIMIT
+    host, end = urlsplit(url).hostname, time.monotonic() + LIMIT
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file, _ask(url) as answer:
-            size = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(
-                total=size, unit="B", unit_scale=True, desc=f"{path.name} from {host}"
-            ) as bar:
+        with replacing(path) as part:
+            with (
+                open(part, "wb") as file,
+                _ask(url) as answer,
+                tqdm(
+                    total=int(answer.headers.get("Content-Length", 0)) or None,
+                    unit="B",
+                    unit_scale=True,
+                    desc=f"{path.name} from {host}",
+                ) as bar,
+            ):
                 while piece := answer.raw.read1(1 << 16):  # what has come, be it a single byte
                     bar.update(file.write(piece))
                     if time.monotonic() > end:
@@ -52,16 +57,12 @@ def download(url, path, digest):
                             f"{host} is too slow: in {LIMIT / 60:.0f} minutes only"
                             f" {bar.n / 1e6:.0f} MB have come"
                         )
-        if sha256(part) != digest:
-            raise DownloadError(f"what {host} sent has a wrong checksum")
-        os.replace(part, path)
+            if sha256(part) != digest:
+                raise DownloadError(f"what {host} sent has a wrong checksum")
     except HTTPError as error:
         raise DownloadError(f"the download from {host} broke off") from error
     except OSError as error:
         raise DownloadError(f"{path.parent} can't be written to ({error.strerror})") from error
-    finally:
-        if part.exists():
-            part.unlink()
 
 
 def sha256(path):

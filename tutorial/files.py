@@ -1,11 +1,11 @@
-"""Files that are written whole or not at all.
+"""Files that are written whole or not at all: under another name first, renamed when complete.
 
-A file of results is written under another name first and gets its own when it is complete: who is
-killed meanwhile, or whose disk is full, spoils nothing that was there before.
+Who is killed meanwhile, or whose disk is full, spoils nothing that was there before.
 """
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import TutorialError
 
@@ -14,23 +14,16 @@ __all__ = ["replacing", "write_whole", "written_whole"]
 
 @contextmanager
 def replacing(file):
-    """Have a file written under a temporary name beside it, which takes its place in the end.
+    """Yield a temporary name beside a file, to write to; in the end it takes the file's place.
 
-    Parameters
-    ----------
-    file : Path
-        Its folder is made as needed.
-
-    Yields
-    ------
-    Path
-        The temporary name, to write to. If the block raises, nothing is left of it.
+    The folder is made as needed. If the block raises, nothing is left of the temporary file.
 
     Raises
     ------
     OSError
         If it can't be written to.
     """
+    file = Path(file)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,25 +32,13 @@ def replacing(file):
             os.fsync(written.fileno())  # or after a power cut the new name may hold nothing
         os.replace(part, file)
     finally:
-        if part.exists():
+        if part.exists():  # not unlink(missing_ok): it raises where the folder is a file
             part.unlink()
 
 
 @contextmanager
 def written_whole(file, then="choose another folder"):
-    """Do as `replacing`, and say in one sentence why a file can't be written.
-
-    Parameters
-    ----------
-    file : Path
-    then : str
-        What to do if that fails.
-
-    Raises
-    ------
-    TutorialError
-        If it can't be written to.
-    """
+    """Do as `replacing`, and raise a `TutorialError` that ends with `then` if it can't be done."""
     try:
         with replacing(file) as part:
             yield part
@@ -66,12 +47,13 @@ def written_whole(file, then="choose another folder"):
         raise TutorialError(f"{file} can't be written to ({why}): {then}.") from None
 
 
-def write_whole(file, text):
-    """Write text, or bytes, to a file by `written_whole`.
+def write_whole(file, content):
+    """Write text or bytes to a file by `written_whole`.
 
-    Characters that UTF-8 does not have, as in a file's name that is none, are written out:
-    ``\\udcff``, for example, which JSON reads as it was.
+    What UTF-8 does not have, as in a file's name that is none, is written out: ``\\udcff``, for
+    example, which JSON reads as it was.
     """
-    content = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
     with written_whole(file) as part:
         part.write_bytes(content)

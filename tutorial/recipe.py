@@ -1,7 +1,7 @@
 """The notebook's recipe in one place, for all that trains outside of it.
 
 `tutorial.train`, the comparisons in `bench` and the judging of a body in `tools/pretrain_body` take
-pictures, network and schedule from here; a test holds them against the notebook's own cells.
+pictures, network and schedule from here; a test trains by it and by the notebook's own cells.
 """
 
 from typing import NamedTuple
@@ -10,27 +10,15 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import GrandparentSplitter, get_image_files, parent_label
 from fastai.metrics import accuracy
 from fastai.vision.augment import Resize, aug_transforms
-from fastai.vision.data import ImageBlock, ImageDataLoaders
+from fastai.vision.data import ImageBlock
 from fastai.vision.learner import vision_learner
 
 from .backbone import resnet34
 
-__all__ = [
-    "ALL",
-    "BATCH",
-    "HEAD",
-    "PLAN",
-    "SEED",
-    "Stage",
-    "learner",
-    "loaders",
-    "sorted_block",
-    "stages",
-]
+__all__ = ["ALL", "BATCH", "HEAD", "SEED", "Stage", "learner", "loaders", "stages"]
 
 SEED = 42
 BATCH = 16  # pictures a step
-SIDE = 224  # pixels of a picture for the network
 
 
 class Stage(NamedTuple):
@@ -44,52 +32,43 @@ class Stage(NamedTuple):
 
 HEAD = Stage("head", "the head", 3, 3e-3)  # step 5
 ALL = Stage("all", "all layers", 3, slice(1e-5, 3e-4))  # step 12
-PLAN = HEAD, ALL
 
 
-def loaders(path, **changes):
-    """Return `dls` as step 2 makes it, but for `changes`, such as ``batch_tfms=None``."""
-    how = {"bs": BATCH, "num_workers": 0, **_transforms(), **changes}
-    return ImageDataLoaders.from_folder(path, valid="valid", **how)
-
-
-def sorted_block(folders=("train", "valid"), splitter=None):
-    """Return what makes the same `dls` with the files in order, since no two disks list them alike.
+def loaders(path, folders=("train", "valid"), splitter=None, augment=True, **options):
+    """Return the `dls` of step 2, but with the files in order, since no two disks list them alike.
 
     Parameters
     ----------
+    path : Path
     folders : tuple of str
-        In which to look for pictures.
+        Those in `path` with the pictures.
     splitter : callable, optional
-        From the files to their numbers for training and for validation; by default those in `train`
-        and those in `valid`.
-
-    Returns
-    -------
-    DataBlock
+        From the files to the numbers of those for training and for validation; by default they are
+        the files in `train` and in `valid`.
+    augment : bool
+    **options
+        For fastai's loaders, such as ``bs``.
     """
-    return DataBlock(
+    block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
         get_items=lambda path: get_image_files(path, folders=list(folders)).sorted(),
         splitter=splitter or GrandparentSplitter(),
         get_y=parent_label,
-        **_transforms(),
+        item_tfms=Resize(224),
+        batch_tfms=aug_transforms() if augment else None,
     )
-
-
-def _transforms():
-    return {"item_tfms": Resize(SIDE), "batch_tfms": aug_transforms()}
+    return block.dataloaders(path, path=path, **{"bs": BATCH, "num_workers": 0, **options})
 
 
 def learner(dls, arch=resnet34, **changes):
-    """Return `learn` as step 4 makes it, but for `changes`, such as further callbacks."""
+    """Return the `learn` of step 4, but for `changes`, such as other callbacks."""
     return vision_learner(dls, arch, **{"metrics": accuracy, **changes})
 
 
-def stages(learn, plan=PLAN):
-    """Yield the trainings of `plan` in turn, for ``learn.fit_one_cycle(stage.epochs, stage.rate)``.
+def stages(learn, plan=(HEAD, ALL)):
+    """Yield the trainings in turn, for ``learn.fit_one_cycle(stage.epochs, stage.rate)``.
 
-    Before the one of all layers, these are unfrozen.
+    Before that of all layers, these are unfrozen.
     """
     for stage in plan:
         if stage.name == ALL.name:

@@ -10,7 +10,7 @@ from .record import run_record, write_record
 from .share import save_weights
 from .verdict import short_name, verdict, what_it_proves
 
-__all__ = ["epoch_line", "write_report"]
+__all__ = ["epoch_line", "table", "write_report"]
 
 COLUMNS = ("training loss", "validation loss", "accuracy", "seconds")
 
@@ -58,9 +58,7 @@ def write_report(learn, path, out, seed, stages, processes):
         figures[f"test, after {stage.layers}"] = judge(learn, file, files)
         epochs = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
         figures[f"epochs of {stage.layers}"] = epochs
-    # Said here, since after a stop `learn` has noted the last part only.
-    schedule = [(stage.layers, len(lines), stage.rate) for stage, lines, _ in stages]
-    record = run_record(learn.dls, path, learn, seed, schedule, figures, processes)
+    record = run_record(learn.dls, path, learn, seed, figures=figures, processes=processes)
     text = "\n\n".join([*sections(figures, stages), f"## Methods\n\n{methods(record)}\n"])
     save_weights(learn, out / "weights.safetensors")
     with written_whole(out / "learner.pkl") as part:
@@ -111,6 +109,6 @@ def sections(figures, stages):
 
 
 def table(head, rows):
-    """Return a Markdown table, or nothing if there are no rows."""
+    """Return a Markdown table, or "" if there are no rows."""
     lines = [head, ["---"] * len(head), *rows] if rows else []
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -43,6 +43,7 @@ from .precision import count_cores, describe_device
 from .report import epoch_line, write_report
 from .start import check_folder
 
+PLAN = recipe.HEAD, recipe.ALL
 ARCHS = {arch.__name__: arch for arch in (resnet34, efficientnet_lite0)}
 LOST = (
     "The training was told to stop, or another of its processes has died. If a sentence above names"
@@ -60,10 +61,8 @@ def _broadcast(self: DistributedDL, t, rank):
 def load(path, batch, processes):
     """Return the notebook's `dls`, with one process' share of each batch.
 
-    Three things differ from the notebook. The last batch, which is smaller, is used as well, so
-    that every picture counts in every epoch. A GPU gets helpers that read the pictures for it. And
-    the files are sorted, since no two disks list them alike: a picture's number is the same on
-    every machine.
+    Two things differ from `recipe.loaders`. The last batch, which is smaller, is used as well, so
+    that every picture counts in every epoch; and a GPU gets helpers that read the pictures for it.
 
     Parameters
     ----------
@@ -94,13 +93,8 @@ def load(path, batch, processes):
     while size % share == 1:
         share += 1  # else the last batch would be a single picture, too few for a batch norm
     cores = count_cores() // local_processes()
-    return recipe.sorted_block().dataloaders(
-        path,
-        path=path,
-        bs=share,
-        drop_last=False,
-        num_workers=min(8, cores) if torch.cuda.is_available() else 0,
-    )
+    workers = min(8, cores) if torch.cuda.is_available() else 0
+    return recipe.loaders(path, bs=share, drop_last=False, num_workers=workers)
 
 
 def local_processes():
@@ -155,13 +149,13 @@ def train(learn, out, settings, say):
     list of tuple
         What `write_report` takes.
     """
-    plan = [one._replace(epochs=settings[f"{one.name} epochs"]) for one in recipe.PLAN]
+    plan = [one._replace(epochs=settings[f"{one.name} epochs"]) for one in PLAN]
     done = []
     for stage in recipe.stages(learn, plan):
         file = out / f"{stage.name}.checkpoint"
-        saved = read_checkpoint(file, settings)
-        lines, mean = (saved["lines"], saved["mean"]) if saved else ([], (0, 0.0))
-        if saved:
+        saved = read_checkpoint(file, settings) or {"lines": [], "mean": (0, 0.0)}
+        lines = saved["lines"]
+        if lines:
             take_up(learn, saved)
             say(f"{len(lines)} of {stage.epochs} epochs of {stage.layers} are done already.")
         if len(lines) < stage.epochs:
@@ -170,7 +164,7 @@ def train(learn, out, settings, say):
                 where = f"epoch {len(lines)} of {stage.epochs} of {stage.layers}"
                 say(f"{where}: {epoch_line(lines[-1])}")
 
-            keep = Checkpoint(file, settings, lines, tell, mean)
+            keep = Checkpoint(file, settings, lines, tell, saved["mean"])
             with learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
                 learn.fit_one_cycle(
                     stage.epochs,
@@ -201,7 +195,7 @@ def options(argv=None):
         default=recipe.BATCH,
         help="pictures in a step of all processes (%(default)s)",
     )
-    for stage in recipe.PLAN:
+    for stage in PLAN:
         option, words = f"--{stage.name}-epochs", f"of {stage.layers} (%(default)s)"
         parser.add_argument(option, type=int, default=stage.epochs, help=words)
     parser.add_argument("--seed", type=int, default=recipe.SEED, help="of chance (%(default)s)")
