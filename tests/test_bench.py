@@ -197,7 +197,7 @@ def test_the_watch_sees_a_kernel_and_what_it_starts():
 def tiny(tmp_path, monkeypatch):
     """A project whose notebook only holds 60 MB for a moment; the report's path."""
     cells = [("import", "print('hello')"), ("hold", "import time\nx = b'x' * 60_000_000")]
-    cells.append(("wait", "time.sleep(0.5)\ndel x"))
+    cells.append(("wait", "time.sleep(3)\ndel x"))
     nb = nbformat.v4.new_notebook()
     nb.cells = [nbformat.v4.new_code_cell(code, id=id) for id, code in cells]
     nbformat.write(nb, tmp_path / "demo.ipynb")
@@ -207,6 +207,7 @@ def tiny(tmp_path, monkeypatch):
     return tmp_path / "endurance.md"
 
 
+@pytest.mark.slow
 def test_run_all_is_measured_again_and_again_and_on_a_large_folder(tiny, capfd):
     surroundings = dict(os.environ)
     assert endurance.main(["--runs", "2"]) == 0
@@ -225,6 +226,7 @@ def test_run_all_is_measured_again_and_again_and_on_a_large_folder(tiny, capfd):
     assert peaks["wait"] > 60 + 20  # what it holds, and Python
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told(tiny, capfd):
     nb = nbformat.read(tiny.with_name("demo.ipynb"), as_version=4)
     nb.cells[1].source = "time.sleep(1); raise OSError('the disk is full')"
@@ -500,12 +502,11 @@ def test_a_prediction_is_not_taken_for_an_epoch(monkeypatch):
     assert [seen[1:] for seen in notes.seen] == [(total, total)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["part_one", "stock_fastai", "pytorch_tutorial", "keras_guide", "hf_trainer"]
 )
-def test_a_recipe_learns(name, tmp_path, request):
-    if name in ("part_one", "stock_fastai"):  # the notebook's own cells, which are tried elsewhere
-        request.getfixturevalue("fast_enough")
+def test_a_recipe_learns(name, tmp_path):
     for package in {"keras_guide": ["keras"], "hf_trainer": ["transformers"]}.get(name, []):
         pytest.importorskip(package, reason=f"{package} is missing; `make bench` puts it elsewhere")
     endurance.small_folder(tmp_path / "imgs")

@@ -95,6 +95,7 @@ def whole(imgs, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_report_tells_what_the_record_holds(whole, imgs):
     record = json.loads((whole / "run.json").read_text("utf-8"))
     assert record["training"]["processes"] == 2
@@ -117,6 +118,7 @@ def test_the_report_tells_what_the_record_holds(whole, imgs):
     assert "by 2 processes that shared each batch" in text
 
 
+@pytest.mark.slow
 def test_two_processes_leave_a_learner_that_one_can_use(whole, imgs):
     learn = load_learner(whole / "learner.pkl")
     found = figures(whole)
@@ -139,11 +141,13 @@ def test_two_processes_leave_a_learner_that_one_can_use(whole, imgs):
     assert any(0 < n < 9 for n in ninths)  # else this has shown nothing
 
 
+@pytest.mark.slow
 def test_only_results_are_left(whole):
     kept = {"report.md", "run.json", "learner.pkl", "weights.safetensors"}
     assert {file.name for file in whole.iterdir()} == kept
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_overwritten(whole, imgs):
     before = {file: file.stat().st_mtime_ns for file in whole.iterdir()}
     done = subprocess.run(
@@ -169,6 +173,7 @@ def kill(rank, out, launcher):
     assert not (out / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole, imgs, tmp_path):
     out = tmp_path / "out"
     launcher = start(TWO, imgs, out)
@@ -201,6 +206,7 @@ def test_a_killed_training_ends_clearly_and_goes_on_as_if_nothing_had_been(whole
     assert guesses[0] == guesses[1]  # not to the last digit: one process has more threads
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_is_named_by_the_process_that_meets_it(imgs, tmp_path):
     damaged = tmp_path / "imgs"
     shutil.copytree(imgs, damaged)
@@ -212,6 +218,7 @@ def test_a_damaged_picture_is_named_by_the_process_that_meets_it(imgs, tmp_path)
     assert said(out).count(f"{last}: truncated") == 1
 
 
+@pytest.mark.slow
 def test_another_network_is_trained_recorded_and_kept(imgs, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tutorial.train", "--arch=efficientnet_lite0"]
@@ -280,6 +287,7 @@ def two_machines():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+@pytest.mark.slow
 @needs_root
 def test_two_machines_come_to_the_same_numbers(whole, imgs, tmp_path):
     # The second machine has the pictures elsewhere, and none of the first one's results.
@@ -325,6 +333,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_no_picture_is_left_out_of_an_epoch(imgs, tmp_path):
     (tmp_path / "read.py").write_text(READ)
     done = subprocess.run(
@@ -451,13 +460,15 @@ import os, sys
 from pathlib import Path
 from accelerate import PartialState
 from tutorial.checkpoint import read_checkpoint
-rank = PartialState(cpu=True).process_index
+state = PartialState(cpu=True)
 os.environ["LOCAL_RANK"] = "0"  # each is on a machine of its own
-found = read_checkpoint(Path(sys.argv[1 + rank]), {"seed": 1})
+found = read_checkpoint(Path(sys.argv[1 + state.process_index]), {"seed": 1})
 print(f"{len(found['lines'])} epochs\\n", end="", flush=True)
+state.destroy_process_group()  # else the threads of gloo may outlive Python and abort it
 """
 
 
+@pytest.mark.slow
 def test_the_machine_that_has_most_of_a_training_gives_it_to_the_others(tmp_path):
     (tmp_path / "find.py").write_text(FIND)
     files = [tmp_path / "machine-1" / "file", tmp_path / "machine-2" / "file"]

@@ -106,11 +106,6 @@ def body_in_use(arch=resnet34):
     reader has the sentence then, `arch` will not print it again; all others are told anew, so that
     a second Run All in one kernel says what the first one said.
 
-    Parameters
-    ----------
-    arch : callable
-        `resnet34`, or another that has a place in `FINDERS`.
-
     Raises
     ------
     BodyError
@@ -161,8 +156,9 @@ def _choose(wanted):
 def fill(model, body, state, last):
     """Put a body's numbers into a network, say so once, and tell whether they fit.
 
-    Which body it is, with its checksum, is noted in the network for the record of step 28: the file
-    may be another by then.
+    They do not if a layer is missing, unknown or of another size; then the network is of no use.
+    But its `last` layer may be so: a head takes its place. Which body it is, with its checksum, is
+    noted in the network for the record of step 28: the file may be another by then.
 
     Parameters
     ----------
@@ -170,13 +166,6 @@ def fill(model, body, state, last):
     body : Body
     state : dict of str to Tensor
     last : str
-        The network's last layer, whose numbers may be missing or of another size: a head takes its
-        place.
-
-    Returns
-    -------
-    bool
-        False if a layer is missing, unknown or of another size; then `model` is of no use.
     """
     own = model.state_dict()
     try:

@@ -17,13 +17,10 @@ __all__ = ["Checkpoint", "SeedEachEpoch", "read_checkpoint", "take_up"]
 
 
 class SeedEachEpoch(Callback):
-    """Seed chance anew before each epoch, so that it meets the same chance after a stop.
+    """Set the seed before each epoch, so that an epoch is the same after a stop.
 
-    Parameters
-    ----------
-    seed : str
-        Makes the seed, together with the epoch and the process: the processes of a training alter
-        their pictures each in its own way. (In which order they come, the first one decides.)
+    It is made of `seed`, a text, the epoch and the process: the processes of a training alter their
+    pictures each in its own way. (In which order they come, the first one decides.)
     """
 
     def __init__(self, seed):
@@ -53,11 +50,6 @@ class Checkpoint(Callback):
     mean : (int, float), optional
         The running mean of the training loss, as fastai's recorder had it after the last epoch:
         number of steps, and value before its correction for so few of them.
-
-    Raises
-    ------
-    TutorialError
-        If the file can't be written.
     """
 
     order = 65  # after fastai's recorder
@@ -99,15 +91,9 @@ class Checkpoint(Callback):
 def read_checkpoint(file, settings):
     """Return what `Checkpoint` wrote, or None if there is nothing; the same in every process.
 
-    On several machines it may lie on any one, since the first process may have been on another
-    before the stop. The one with most epochs counts, and the first process keeps a copy.
-
-    Parameters
-    ----------
-    file : Path
-        Looked for by one process of each machine.
-    settings : dict
-        Of the training that wants to go on.
+    One process of each machine looks for the file: it may lie on any one, since the first process
+    may have been on another before the stop. The one with most epochs counts, and the first process
+    keeps a copy. `settings` are those of the training that wants to go on.
 
     Raises
     ------

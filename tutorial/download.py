@@ -21,42 +21,32 @@ class DownloadError(RuntimeError):
 
 
 def download(url, path, digest):
-    """Download `url` to `path`, with a progress bar.
+    """Download a file whose SHA-256 is known, with a progress bar; folders are made as needed.
 
-    Parameters
-    ----------
-    url : str
-    path : Path
-        Exists afterwards only if the file arrived whole and right. Folders are made as needed.
-    digest : str
-        The file's SHA-256 in hexadecimal digits.
+    (``torch.hub.download_url_to_file`` waits for a dead network without end, has no limit on the
+    whole download, and calls one that breaks off a wrong checksum.)
 
     Raises
     ------
     DownloadError
         If the server can't be reached within 5 s, refuses, falls silent for 5 s, breaks off, sends
-        something else or needs more than 10 minutes, or if `path` can't be written.
+        something else or needs more than 10 minutes, or if `path` can't be written. Then nothing is
+        left there.
     """
     host, end = urlsplit(url).hostname, time.monotonic() + LIMIT
     try:
         with replacing(path) as part:
-            with (
-                open(part, "wb") as file,
-                _ask(url) as answer,
-                tqdm(
-                    total=int(answer.headers.get("Content-Length", 0)) or None,
-                    unit="B",
-                    unit_scale=True,
-                    desc=f"{path.name} from {host}",
-                ) as bar,
-            ):
-                while piece := answer.raw.read1(1 << 16):  # what has come, be it a single byte
-                    bar.update(file.write(piece))
-                    if time.monotonic() > end:
-                        raise DownloadError(
-                            f"{host} is too slow: in {LIMIT / 60:.0f} minutes only"
-                            f" {bar.n / 1e6:.0f} MB have come"
-                        )
+            with open(part, "wb") as file, _ask(url) as answer:
+                size = int(answer.headers.get("Content-Length", 0)) or None
+                name = f"{path.name} from {host}"
+                with tqdm(total=size, unit="B", unit_scale=True, desc=name) as bar:
+                    while piece := answer.raw.read1(1 << 16):  # what has come, be it a single byte
+                        bar.update(file.write(piece))
+                        if time.monotonic() > end:
+                            raise DownloadError(
+                                f"{host} is too slow: in {LIMIT / 60:.0f} minutes only"
+                                f" {bar.n / 1e6:.0f} MB have come"
+                            )
             if sha256(part) != digest:
                 raise DownloadError(f"what {host} sent has a wrong checksum")
     except HTTPError as error:

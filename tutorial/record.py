@@ -7,17 +7,15 @@ the versions and the seed; and it holds every figure, so that none is copied by 
 
 import hashlib
 import json
-import os
 import platform
 import re
 from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import isclose
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.fp16 import MixedPrecision
@@ -34,8 +32,7 @@ from .verdict import wilson
 __all__ = ["hash_pictures", "name_of", "run_record", "write_record"]
 
 MADE_BY = "tutorial.record"
-PACKAGES = ["fastai", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
-PACKAGES += ["safetensors"]
+PACKAGES = "fastai torch torchvision timm numpy pillow scikit-learn safetensors".split()
 
 
 def hash_pictures(files, root):
@@ -45,17 +42,7 @@ def hash_pictures(files, root):
     anybody can check it without this tutorial, on Linux from inside `root`:
     ``find train valid test -name '*.jpg' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
 
-    Parameters
-    ----------
-    files : iterable of path
-        In any order.
-    root : path
-        Names are counted from here, so the folder may move.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
+    Names are counted from `root`, so that folder may move.
 
     Raises
     ------
@@ -64,18 +51,17 @@ def hash_pictures(files, root):
     """
     root = Path(root).absolute()
     try:
-        names = sorted(
-            (os.fsencode(Path(file).absolute().relative_to(root).as_posix()), file)
-            for file in files
-        )
+        names = [(Path(f).absolute().relative_to(root).as_posix(), f) for f in files]
     except ValueError as error:
         raise TutorialError(f"{error}: give the folder that `dls` was made from.") from None
-    lines = [b"%s  %s\n" % (sha256(file).encode(), name) for name, file in names]
+    # surrogateescape, for names that are no UTF-8
+    names = sorted((name.encode("utf-8", "surrogateescape"), file) for name, file in names)
+    lines = [sha256(file).encode() + b"  " + name + b"\n" for name, file in names]
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def run_record(dls, path, learn, seed, schedule=None, figures=None, processes=1):
-    """Collect all that a run depends on, and all that came out of it.
+    """Collect all that a run depends on, and all that came out of it; step 28 does it.
 
     Parameters
     ----------
@@ -87,9 +73,9 @@ def run_record(dls, path, learn, seed, schedule=None, figures=None, processes=1)
         After training.
     seed : int or list of int
     schedule : list of (str, int, float or slice), optional
-        Not needed where `learn` has noted its trainings (see `FitLog`). Of another learner, each
-        training in turn: which layers, how many epochs, and the highest rate, as given to
-        `fit_one_cycle`; for example ``("the head", 3, 3e-3)``.
+        Only for a learner that has noted no trainings (see `FitLog`), each of these in turn: which
+        layers, how many epochs, and the highest rate, as given to `fit_one_cycle`; for example
+        ``("the head", 3, 3e-3)``.
     figures : dict, optional
         Whatever was found, by name. A pair of whole numbers is right answers and answers in all,
         and gets its 95 % interval, as does a table from `verdict`. Other numbers, texts, lists,
@@ -154,21 +140,12 @@ def run_record(dls, path, learn, seed, schedule=None, figures=None, processes=1)
             **{name: version(name) for name in PACKAGES},
         },
         "seed": _plain(seed, "seed"),
-        "figures": {
-            str(name): _figure(value, str(name), path) for name, value in (figures or {}).items()
-        },
+        "figures": {name: _figure(value, name, path) for name, value in (figures or {}).items()},
     }
 
 
 def write_record(record, file):
-    """Write a record as JSON, whole or not at all.
-
-    Parameters
-    ----------
-    record : dict
-        From `run_record`.
-    file : path
-        Its folder is made as needed. Only an earlier record is overwritten.
+    """Write a record of `run_record` to a file as JSON, whole or not at all; step 28 does it.
 
     Raises
     ------
@@ -186,39 +163,31 @@ def write_record(record, file):
 
 
 def _fits(learn, schedule):
-    """Return the trainings of a learner, as said or else as `FitLog` noted them."""
+    """Return the trainings of a learner as `FitLog` noted them, or else as `schedule` says."""
     noted = learn.fit_log.fits if hasattr(learn, "fit_log") else []
-    if not schedule and not noted:
+    said = [_stage(*one) for one in schedule or []]
+    if not noted and not said:
         raise TutorialError(
             "`learn` has noted no training, as it was made before `fast_defaults()` or was not"
             ' trained: say how it was, such as schedule=[("the head", 3, 3e-3)].'
         )
-    said = [_stage(*one) for one in schedule or []]
-    if said and noted:
-        (says, high), (had, peak) = (
-            (fits[-1]["epochs"], fits[-1]["rates"][1]) for fits in (said, noted)
-        )
+    if noted and said:
+        (had, peak), (says, high) = ((f[-1]["epochs"], f[-1]["rates"][1]) for f in (noted, said))
         if says != had or not isclose(high, peak, rel_tol=0.01):
             raise TutorialError(
                 f"`schedule` says that the last training took {says} epochs at up to {high:g}, but"
                 f" `learn` has noted {had} at up to {peak:g}: leave `schedule` out."
             )
-    return said or [dict(fit) for fit in noted]
+    return [dict(fit) for fit in noted] or said
 
 
 def _stage(layers, epochs, rate):
     """Return one training as `FitLog` notes it; `rate` is a number or a slice."""
     low, high = (rate.start, rate.stop) if isinstance(rate, slice) else (rate, rate)
     # fastai's slice(high), without a start, gives all groups but the last a tenth of it
-    low = high / 10 if low is None else low
-    rates, epochs = [float(low), float(high)], int(epochs)
-    return {
-        "layers": layers,
-        "epochs": epochs,
-        "planned": epochs,
-        "rates": rates,
-        "one_cycle": True,
-    }
+    rates = [float(high / 10 if low is None else low), float(high)]
+    had = {"epochs": int(epochs), "planned": int(epochs)}
+    return {"layers": layers, **had, "rates": rates, "one_cycle": True}
 
 
 def _count(files):
@@ -252,11 +221,10 @@ def name_of(arch):
 def _body(learn):
     """Return which trained body the learner started from, and the hash of its file."""
     for layer in learn.model.modules():
-        if hasattr(layer, "trained_body"):  # from `backbone.note_body`
+        if hasattr(layer, "trained_body"):  # noted when the network was built
             return layer.trained_body
-    if not getattr(learn, "pretrained", True):  # vision_learner notes it
-        return {"which": "random", "sha256": None}
-    return {"which": "other", "sha256": None}
+    random = not getattr(learn, "pretrained", True)  # vision_learner notes it
+    return {"which": "random" if random else "other", "sha256": None}
 
 
 def _precision(learn):
@@ -273,17 +241,13 @@ def _figure(value, name, root):
     if isinstance(value, pd.DataFrame) and "verdict" in value:
         known = value[value.verdict != "unknown"]
         files = [Path(file) for file in value.index]
-        files = [f.relative_to(root) if f.is_relative_to(root) else f.name for f in files]
-        rows = value.assign(file=[Path(f).as_posix() for f in files]).to_dict("records")
+        files = [f.relative_to(root) if f.is_relative_to(root) else Path(f.name) for f in files]
+        rows = value.assign(file=[f.as_posix() for f in files]).to_dict("records")
         counted = _counted(int((known.verdict == "right").sum()), len(known))
         return {**counted, "rows": _plain(rows, name)}
-    if isinstance(value, tuple) and len(value) == 2 and all(_is_whole(n) for n in value):
+    if isinstance(value, tuple) and [isinstance(n, Integral) for n in value] == [True, True]:
         return _counted(*map(int, value))
     return _plain(value, name)
-
-
-def _is_whole(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _counted(right, total):
@@ -293,29 +257,23 @@ def _counted(right, total):
 
 
 def _plain(value, name):
-    """Return the same in Python's own kinds, those that JSON can hold; NaN becomes None."""
-    if isinstance(value, pd.DataFrame):
-        value = value.reset_index().to_dict("records")
-    elif isinstance(value, pd.Series):
-        value = value.to_dict()
-    elif isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(one, name) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one, name) for one in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Path):
-        return value.as_posix()
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if np.isfinite(value) else None
-    raise TutorialError(
-        f"The figure {name!r} holds a {type(value).__name__}, which a record can't keep: give a"
-        " number, a text, a list, a dict or a table."
-    )
+    """Return the same in the kinds that JSON can hold; NaN becomes None."""
+
+    def plain(one):
+        if isinstance(one, pd.DataFrame):
+            return one.reset_index().to_dict("records")
+        if isinstance(one, pd.Series):
+            return one.to_dict()
+        if hasattr(one, "tolist"):  # tensors, arrays, NumPy's numbers
+            return one.tolist()
+        if isinstance(one, Path):
+            return one.as_posix()
+        raise TutorialError(
+            f"The figure {name!r} holds a {type(one).__name__}, which a record can't keep: give a"
+            " number, a text, a list, a dict or a table."
+        )
+
+    return json.loads(json.dumps(value, default=plain), parse_constant=lambda _: None)
 
 
 def _is_record(file):

@@ -34,12 +34,10 @@ def write_report(learn, path, out, seed, stages, processes):
     path, out : Path
         The folder of pictures; and where to write report.md, run.json, learner.pkl and
         weights.safetensors.
-    seed : int
+    seed, processes : int
     stages : list of tuple
         Of each training in turn: the `Stage`, its epochs as lists of `COLUMNS`, and the checkpoint
         after its last one.
-    processes : int
-        That trained together.
 
     Returns
     -------

@@ -69,13 +69,8 @@ def _temporary_folder():
 def save_weights(learn, file):
     """Save the numbers of a learner's network, and the names of its classes, as safetensors.
 
-    Parameters
-    ----------
-    learn : Learner
-        Stays as it is.
-    file : path
-        By custom it ends in ``.safetensors``. Written whole or not at all; only a file that an
-        earlier call wrote is overwritten.
+    `file` ends in ``.safetensors`` by custom. It is written whole or not at all, and only over one
+    that an earlier call wrote.
 
     Raises
     ------

@@ -63,16 +63,7 @@ def load(path, batch, processes):
 
     Two things differ from `recipe.loaders`. The last batch, which is smaller, is used as well, so
     that every picture counts in every epoch; and a GPU gets helpers that read the pictures for it.
-
-    Parameters
-    ----------
-    path : Path
-    batch, processes : int
-        Pictures in a step of all processes together, and the number of these.
-
-    Returns
-    -------
-    DataLoaders
+    `batch` counts the pictures in a step of all processes together.
 
     Raises
     ------
@@ -136,7 +127,6 @@ def train(learn, out, settings, say):
     Parameters
     ----------
     learn : Learner
-        As the notebook makes it. Trained in place.
     out : Path
         Checkpoints lie here.
     settings : dict
@@ -183,22 +173,16 @@ def options(argv=None):
         description="Train on a folder of pictures as the notebook does, in one or many processes.",
     )
     parser.add_argument("folder", type=Path, help="holds train and valid, and perhaps test")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/train"), help="for the results (out/train)"
-    )
-    parser.add_argument(
-        "--arch", choices=ARCHS, default="resnet34", help="the network (%(default)s)"
-    )
-    parser.add_argument(
-        "--batch",
-        type=int,
-        default=recipe.BATCH,
-        help="pictures in a step of all processes (%(default)s)",
-    )
+
+    def add(name, default, words, **how):
+        parser.add_argument(f"--{name}", default=default, help=f"{words} (%(default)s)", **how)
+
+    add("out", Path("out/train"), "for the results", type=Path)
+    add("arch", "resnet34", "the network", choices=ARCHS)
+    add("batch", recipe.BATCH, "pictures in a step of all processes", type=int)
     for stage in PLAN:
-        option, words = f"--{stage.name}-epochs", f"of {stage.layers} (%(default)s)"
-        parser.add_argument(option, type=int, default=stage.epochs, help=words)
-    parser.add_argument("--seed", type=int, default=recipe.SEED, help="of chance (%(default)s)")
+        add(f"{stage.name}-epochs", stage.epochs, f"of {stage.layers}", type=int)
+    add("seed", recipe.SEED, "of chance", type=int)
     args = parser.parse_args(argv)
     if min(args.head_epochs, args.all_epochs) < 1:
         parser.error("each stage needs one epoch or more")
