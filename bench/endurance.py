@@ -25,6 +25,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import numpy as np
@@ -32,8 +33,10 @@ import psutil
 from PIL import Image, ImageDraw
 from scipy import stats
 
-from bench.report import ROOT, table, with_section
-from tools.run_notebook import RunError, as_text, execute, write
+from bench.recipes.run import peak
+from bench.report import ROOT, put_section, table
+from tools.run_notebook import RunError, as_text, execute
+from tutorial.files import write_whole
 
 REPORT = ROOT / "bench" / "endurance.md"
 START = (
@@ -94,7 +97,7 @@ class Watch(threading.Thread):
             own = self._kernel.memory_info().rss
             below = sum(map(alone, self._kernel.children(recursive=True)))
             self.looks.append((time.monotonic(), self.cell, own, own + below))
-            self.highest = highest(self._kernel.pid) or self.highest
+            self.highest = peak(self._kernel.pid) or self.highest
 
     def _new_kernel(self):
         """Return the kernel that was not there when the watch began, or None."""
@@ -130,13 +133,6 @@ def kernels_below(process):
     return kernels
 
 
-def highest(pid):
-    """Return the peak of a process' resident memory in bytes, as Linux noted it, or None."""
-    status = Path(f"/proc/{pid}/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 if found else None
-
-
 def code_ids(nb):
     """Return the ids of the code cells."""
     return [cell.id for cell in nb.cells if cell.cell_type == "code"]
@@ -145,15 +141,11 @@ def code_ids(nb):
 @contextmanager
 def surroundings(**variables):
     """Set environment variables, with results in a temporary folder, until the block ends."""
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as out:
-        os.environ.pop("IMGS", None)
-        os.environ.update(variables, OUT=out, JUPYTER_PREFER_ENV_PATH="1")
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    here = {**variables, "JUPYTER_PREFER_ENV_PATH": "1"}
+    with tempfile.TemporaryDirectory() as out, mock.patch.dict(os.environ, here, OUT=out):
+        if "IMGS" not in variables:
+            os.environ.pop("IMGS", None)
+        yield
 
 
 def run_all(runs=1):
@@ -207,11 +199,7 @@ def generated_picture(number, shape):
 def generated_folder(path, number):
     """Fill a folder with generated pictures of two classes, the same every time.
 
-    Parameters
-    ----------
-    path : Path
-    number : int
-        Of pictures: nine of ten to train on, one to check on. Six more are to test.
+    Of so many, nine of ten are to train on, one to check on. Six more are to test.
     """
     shapes = ("disc", "square")
     for i in range(number + 6):
@@ -232,14 +220,7 @@ def with_side(nb, side):
 
 
 def run_large(path, side):
-    """Run tools/run_notebook.py on a folder, as `make run IMGS=folder` does.
-
-    Parameters
-    ----------
-    path : Path
-        The folder of pictures.
-    side : int
-        Pixels of a picture for the network.
+    """Run tools/run_notebook.py on a folder, with pictures of so many pixels for the network.
 
     Returns
     -------
@@ -253,7 +234,7 @@ def run_large(path, side):
         Watch() as watch,
     ):
         notebook = Path(folder, "demo.ipynb")
-        write(notebook, as_text(nb))
+        write_whole(notebook, as_text(nb))
         command = [sys.executable, "tools/run_notebook.py", str(notebook)]
         runner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         while piece := os.read(runner.stdout.fileno(), 4096):  # comes in the middle of lines, too
@@ -286,17 +267,9 @@ def drift(watch, cell):
 
 
 def growth(after):
-    """Return how much more each run leaves, and the 95 % interval of that.
+    """Return how much more each run leaves, by least squares, and the 95 % interval of that.
 
-    Parameters
-    ----------
-    after : list of float
-        Resident memory after each run, five runs or more. The first two don't count.
-
-    Returns
-    -------
-    slope, low, high : float
-        By least squares, in the unit of `after` a run.
+    `after` is the resident memory after each run, five runs or more. The first two don't count.
     """
     counted = after[WARM_UP:]
     line = stats.linregress(range(len(counted)), counted)
@@ -338,7 +311,7 @@ def peak_section(watch, ids):
     ]
     head = ("cell", "seconds", "kernel's peak", "with its processes")
     said = f"{peak_sentence(watch)} Part I alone: {mb(first)}."
-    return [said, "", "The five cells that need most:", "", *table(head, rows)]
+    return [said, "", "The five cells that need most:", "", table(head, rows)]
 
 
 def runs_section(watch, ids, runs, small=False):
@@ -352,7 +325,7 @@ def runs_section(watch, ids, runs, small=False):
         rows.append((n + 1, f"{looks[-1][0] - looks[0][0]:.0f}", mb(after[-1]), mb(peak)))
     head = ("run", "seconds", "kernel, after it", "peak, with its processes")
     on = f"On {pictures} pictures of imgs to train on."
-    return [on, growth_sentence(after), peak_sentence(watch), "", *table(head, rows)]
+    return [on, growth_sentence(after), peak_sentence(watch), "", table(head, rows)]
 
 
 def large_section(watch, ids, number, status, side=NOTEBOOK_SIDE):
@@ -376,7 +349,7 @@ def large_section(watch, ids, number, status, side=NOTEBOOK_SIDE):
         "The ten longest cells. Drift: what the kernel typically holds in the last third of a cell,"
         " less what it held in the middle third.",
         "",
-        *table(head, rows),
+        table(head, rows),
     ]
 
 
@@ -433,9 +406,8 @@ def main(argv=None):
     print(*lines, sep="\n")
     if args.runs > 1 or not args.small:
         words = " ".join(sys.argv[1:] if argv is None else argv)
-        old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
         command = f"python -m bench.endurance {words}".strip()
-        write(REPORT, with_section(old, START, TITLES, title, lines, command))
+        put_section(REPORT, START, TITLES, title, lines, command)
     return status
 
 
