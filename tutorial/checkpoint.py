@@ -40,7 +40,7 @@ class Checkpoint(Callback):
     Parameters
     ----------
     file : Path
-        Written by the first process, whole or not at all: who is killed meanwhile spoils nothing.
+        Written by the first process.
     settings : dict
         Stored, to be compared by `read_checkpoint`.
     lines : list of list of float
@@ -48,8 +48,7 @@ class Checkpoint(Callback):
     tell : callable
         Called with `lines` after each epoch.
     mean : (int, float), optional
-        The running mean of the training loss, as fastai's recorder had it after the last epoch:
-        number of steps, and value before its correction for so few of them.
+        The running mean of the training loss in fastai's recorder: steps, and uncorrected value.
     """
 
     order = 65  # after fastai's recorder

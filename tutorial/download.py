@@ -1,7 +1,6 @@
 """Download one file, whole and right or not at all, without waiting for a network that is dead."""
 
 import hashlib
-import queue
 import threading
 import time
 from urllib.parse import urlsplit
@@ -67,20 +66,19 @@ def _ask(url):
     The name look-up and each address of the server have time limits of their own, which add up.
     A thread that is not waited for makes it one limit for all of them.
     """
-    host, box = urlsplit(url).hostname, queue.Queue()
+    host, box = urlsplit(url).hostname, [requests.Timeout()]
 
     def ask():
         try:
             plain = {"Accept-Encoding": "identity"}  # not squeezed
-            box.put(requests.get(url, stream=True, timeout=PATIENCE, headers=plain))
+            box[0] = requests.get(url, stream=True, timeout=PATIENCE, headers=plain)
         except Exception as error:
-            box.put(error)
+            box[0] = error
 
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = box.get(timeout=PATIENCE)
-    except queue.Empty:
-        answer = requests.Timeout()
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    (answer,) = box
     if isinstance(answer, requests.Timeout):
         raise DownloadError(f"{host} did not answer within {PATIENCE} s")
     if isinstance(answer, Exception):

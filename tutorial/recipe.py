@@ -37,17 +37,8 @@ ALL = Stage("all", "all layers", 3, slice(1e-5, 3e-4))  # step 12
 def loaders(path, folders=("train", "valid"), splitter=None, augment=True, **options):
     """Return the `dls` of step 2, but with the files in order, since no two disks list them alike.
 
-    Parameters
-    ----------
-    path : Path
-    folders : tuple of str
-        Those in `path` with the pictures.
-    splitter : callable, optional
-        From the files to the numbers of those for training and for validation; by default they are
-        the files in `train` and in `valid`.
-    augment : bool
-    **options
-        For fastai's loaders, such as ``bs``.
+    The pictures of other `folders` in `path` can be taken, and another `splitter`, from the files
+    to the numbers of those for training and for validation. `options` are for fastai's loaders.
     """
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
@@ -66,10 +57,7 @@ def learner(dls, arch=resnet34, **changes):
 
 
 def stages(learn, plan=(HEAD, ALL)):
-    """Yield the trainings in turn, for ``learn.fit_one_cycle(stage.epochs, stage.rate)``.
-
-    Before that of all layers, these are unfrozen.
-    """
+    """Yield the trainings in turn, for `fit_one_cycle`; before that of all layers, unfreeze."""
     for stage in plan:
         if stage.name == ALL.name:
             learn.unfreeze()

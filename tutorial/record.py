@@ -39,10 +39,8 @@ def hash_pictures(files, root):
     """One SHA-256 for many files: it changes with any byte, name, addition or removal.
 
     It is the SHA-256 of the lines that ``sha256sum`` prints for the files, sorted by name, so that
-    anybody can check it without this tutorial, on Linux from inside `root`:
+    anybody can check it without this tutorial, on Linux from inside `root`, which may move:
     ``find train valid test -name '*.jpg' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
-
-    Names are counted from `root`, so that folder may move.
 
     Raises
     ------

@@ -43,11 +43,6 @@ def write_report(learn, path, out, seed, stages, processes):
     -------
     str
         The content of report.md.
-
-    Raises
-    ------
-    TutorialError
-        If a file can't be written.
     """
     total, figures = len(learn.dls.valid_ds), {}
     files = get_image_files(path / "test").sorted()

@@ -33,10 +33,6 @@ def results_folder():
     that can't be written to, as on a read-only copy of the tutorial, one printed sentence says so
     and names a temporary folder, which is used instead until this kernel ends.
 
-    Returns
-    -------
-    Path
-
     Raises
     ------
     TutorialError
@@ -90,12 +86,6 @@ def load_weights(learn, file):
 
     All is compared before the first number changes, so a failed call leaves `learn` as it was.
 
-    Parameters
-    ----------
-    learn : Learner
-        As `vision_learner` makes it, trained or not; its network's numbers are replaced.
-    file : path
-
     Raises
     ------
     TutorialError
@@ -125,18 +115,13 @@ def load_weights(learn, file):
 
 
 def ask(learn, picture):
-    """Ask a learner about one picture, and put its answer into words.
+    """Ask a learner about one picture, and put its answer into words, such as "walle, 98.3%".
 
     Parameters
     ----------
     learn : Learner
     picture : path or bytes
         A file, or the content of one, as an upload button gives it.
-
-    Returns
-    -------
-    str
-        For example "walle, 98.3%".
 
     Raises
     ------

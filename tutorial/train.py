@@ -124,20 +124,8 @@ def fingerprint(path, dls):
 def train(learn, out, settings, say):
     """Train the head, then all layers; what checkpoints hold already is not done again.
 
-    Parameters
-    ----------
-    learn : Learner
-    out : Path
-        Checkpoints lie here.
-    settings : dict
-        ``head epochs``, ``all epochs``, ``seed``, and whatever else must be the same to go on.
-    say : callable
-        Prints, in one of the processes.
-
-    Returns
-    -------
-    list of tuple
-        What `write_report` takes.
+    Checkpoints lie in `out`. `settings` are the epochs, the seed, and whatever else must be the
+    same to go on. Returns the stages that `write_report` takes.
     """
     plan = [one._replace(epochs=settings[f"{one.name} epochs"]) for one in PLAN]
     done = []
