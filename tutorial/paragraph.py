@@ -114,9 +114,8 @@ def _in_words(schedule):
                 f" {low:g} in the first layers and {high:g} in the head"
             )
         epochs, planned = stage["epochs"], stage["planned"]
-        epochs = f"{epochs} of {planned} planned" if epochs < planned else str(epochs)
-        epochs += " epoch" + "s" * (planned != 1)
-        parts.append(f"{stage['layers']} for {epochs} at {rates}")
+        some = f" of {planned} planned" * (epochs < planned)
+        parts.append(f"{stage['layers']} for {epochs}{some} epoch{'s' * (planned != 1)} at {rates}")
     return ", then ".join(parts)
 
 
