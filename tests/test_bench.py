@@ -159,19 +159,14 @@ def test_the_folders_that_memory_is_measured_on(tmp_path):
     assert len(list((tmp_path / "small" / "test").iterdir())) == 2
 
 
-def a_kernel(code):
-    """Start a process that looks like a kernel and runs `code` until its input is closed."""
-    command = [sys.executable, "-c", code, "ipykernel_launcher"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE)
-
-
 def test_the_watch_sees_a_kernel_and_what_it_starts():
     child = "import sys; held = b'x' * 50_000_000; sys.stdin.read()"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    other = a_kernel("import sys; sys.stdin.read()")  # of somebody else, there before the watch
-    with endurance.Watch() as watch:
+    kernel = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    words = ["-c", kernel, "ipykernel_launcher"]  # it looks like one
+    runner = f"import subprocess, sys; subprocess.run([sys.executable, *{words!r}])"
+    process = subprocess.Popen([sys.executable, "-c", runner], stdin=subprocess.PIPE)
+    with endurance.Watch(process.pid) as watch:
         watch.hear("[1/2] heading ... ")  # before there is a kernel
-        kernel = a_kernel(parent)
         deadline = time.monotonic() + 60
         while not any(tree - own > 45e6 for *_, own, tree in watch.looks):
             assert time.monotonic() < deadline, watch.looks[-3:]
@@ -179,9 +174,8 @@ def test_the_watch_sees_a_kernel_and_what_it_starts():
         watch.hear("1.0 s\n[2/2] heading ... ")
         watch.look()
         watch.hear("1.0 s\n")
-        kernel.communicate()
+        process.communicate()
         watch.look()  # nothing there any more
-    other.communicate()
     assert {look[1] for look in watch.looks} == {0, 1} and watch.looks[-1][2] > 1e6
     assert watch.highest is None or watch.highest >= watch.looks[-1][2]
 
@@ -202,9 +196,7 @@ def tiny(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_run_all_is_measured_again_and_again_and_on_a_large_folder(tiny, capfd):
-    surroundings = dict(os.environ)
     assert endurance.main(["--runs", "2"]) == endurance.main(["--pictures", "100"]) == 0
-    assert os.environ == surroundings
     text = tiny.read_text()
     assert "`python -m bench.endurance --runs 2`" in text
     assert "Too few runs" in text and re.search(r"(?m)^\| 2 \| \d+ \| \d+ MB \|", text)
@@ -227,7 +219,7 @@ def test_a_run_that_fails_is_told(tiny, capfd):
 
 def seen(*looks):
     """A watch that saw these: (second, cell, MB of the kernel)."""
-    watch = endurance.Watch()
+    watch = endurance.Watch(os.getpid())
     watch.looks = [(s, cell, int(own * 1e6), int(own * 1e6) + 10**7) for s, cell, own in looks]
     return watch
 
