@@ -324,7 +324,8 @@ for _ in range(2):
     read.clear()
     sizes = [len(x) for x, _ in loader]
     names = [dls.train_ds.items[i].name for i in read]
-    print(json.dumps({"sizes": sizes, "read": names}), flush=True)
+    line = json.dumps({"sizes": sizes, "read": names})
+    print(f"{line}\\n", end="", flush=True)  # in one piece: the other process prints, too
 """
 
 
