@@ -1,6 +1,5 @@
 """How the bundled body is made: pictures from packages, scenes, imitation, export."""
 
-import argparse
 import io
 import subprocess
 import sys
@@ -28,8 +27,6 @@ import scenes  # noqa: E402
 import schedules  # noqa: E402
 import teacher  # noqa: E402
 import train  # noqa: E402
-
-from bench import limit  # noqa: E402
 
 
 def encoded(size, mode="RGB", hole=False, seed=0):
@@ -266,14 +263,6 @@ def test_a_schedule_is_epochs_and_rates():
     for text in ("3", "still", "3,still", "3,1e-5,3e-4,1e-3", "three,1e-3", "3,fast"):
         with pytest.raises(ValueError):
             schedules.schedule(text)
-
-
-def test_without_options_a_body_is_measured_with_the_notebooks_schedule():
-    parser = argparse.ArgumentParser()
-    evaluate.add_plan(parser)
-    plan = parser.parse_args([])
-    assert (plan.head_epochs, plan.epochs) == (limit.HEAD, limit.ALL)
-    assert (plan.head_rate, slice(*plan.rates)) == limit.RATES
 
 
 def test_the_table_of_schedules_takes_means_over_fifths_and_seeds():

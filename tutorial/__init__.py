@@ -25,8 +25,9 @@ from .hints import explain_skipped_steps  # noqa: E402
 from .leaks import find_leaks, show_leaks  # noqa: E402
 from .look import show_looks  # noqa: E402
 from .luck import learning_curve, show_learning_curve, show_luck, train_head  # noqa: E402
+from .paragraph import methods  # noqa: E402
 from .precision import describe_device, native_precision  # noqa: E402
-from .record import methods, run_record, write_record  # noqa: E402
+from .record import run_record, write_record  # noqa: E402
 from .rivals import (  # noqa: E402
     class_numbers,
     colour_histogram,

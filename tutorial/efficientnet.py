@@ -23,7 +23,7 @@ from fastcore.foundation import L
 from packaging.version import Version
 from torch import nn
 
-from .backbone import FINDERS, Body, BodyError, fill, say_once
+from .backbone import FINDERS, Body, BodyError, fill
 from .download import sha256
 
 __all__ = ["efficientnet_lite0"]
@@ -93,12 +93,11 @@ def efficientnet_lite0(*, weights=None, pretrained=False, **kwargs):
     body = FINDERS[efficientnet_lite0]()
     state = torch.load(body.file, "cpu", weights_only=True)
     state = {timm_name(name): numbers for name, numbers in state.items()}
-    if not fill(model, state, "classifier"):
+    if not fill(model, body, state, "classifier"):
         raise BodyError(
             f"timm {version('timm')} builds another EfficientNet-Lite0 than the weights are made"
             f" for: {ANEW}."
         )
-    say_once(body.sentence)
     return model
 
 
