@@ -44,8 +44,9 @@ store: setup-dev
 	@$(PY) tools/editions.py
 
 clean:
-	rm -rf out models .pytest_cache .ruff_cache
-	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+	rm -rf out models .ruff_cache
+	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints -o -name .pytest_cache \) \
+		-type d -exec rm -rf {} +
 
 setup setup-dev:
 	@command -v "$(PYTHON)" >/dev/null || { echo "No $(PYTHON) on this machine: install Python 3.11, 3.12 or 3.13."; exit 1; }

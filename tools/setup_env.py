@@ -14,7 +14,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SUPPORTED = ("3.13", "3.12", "3.11")
-# torch's Linux wheels bring the CUDA libraries along: .venv measured 6.6 GB. Elsewhere it has none.
+# torch's Linux wheels bring the CUDA libraries along: .venv measured 6.5 GB. Elsewhere it has none.
 DISK_GB = 8 if sys.platform.startswith("linux") else 3
 
 
