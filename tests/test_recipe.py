@@ -38,7 +38,6 @@ def test_the_recipe_is_that_of_the_notebooks_cells(stored, tmp_path, monkeypatch
     for stage in recipe.stages(learn):
         learn.fit_one_cycle(stage.epochs, stage.rate)
         again.append(list(learn.recorder.values))
-    # Not the loss alone: one that is nan is equal to nothing.
     assert again == found and len(again[0]) == recipe.HEAD.epochs
     assert learn.fit_log.fits == names["learn"].fit_log.fits
     assert {type(cb) for cb in learn.cbs} == {type(cb) for cb in names["learn"].cbs} > set(OURS)
