@@ -1,8 +1,8 @@
-"""Where the trained part of the network comes from: one rule, set by ``BODY``.
+"""Where the pretrained body of the network comes from: one rule, set by ``BODY``.
 
-A resnet34 that has seen many pictures already knows edges, textures and shapes. The best one was
-trained on ImageNet, 1.3 million photos, and is an 83 MB download. Where it can't be had, a smaller
-treasure lies in this repository: a body trained on pictures that the project itself generates.
+The best body was trained on ImageNet, 1.3 million photos, and is an 83 MB download. Where it can't
+be had, a weaker one is used that is bundled with this repository; ``weights/MODEL_CARD.md``
+describes it.
 
 ======== =====================================================================================
 BODY     What `resnet34` gives

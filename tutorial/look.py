@@ -1,4 +1,4 @@
-"""Where does the network look? Heat maps, and a test that covers part of a picture."""
+"""Saliency: which parts of a picture the network's answer depends on (step 21)."""
 
 from pathlib import Path
 
@@ -8,11 +8,23 @@ from fastai.callback.hook import hook_output
 from fastai.vision.core import TensorImage
 from torch.nn import functional as F
 
-GREY = 0  # of the covering patch; pictures are normalised, so 0 is the mean colour
+GREY = 0  # the patch's value: in a normalised picture 0 is ImageNet's mean colour
 
 
 def prepare(learn, files):
-    """Return pictures as the network meets them, shape (n, 3, s, s), and as one can draw them."""
+    """Return pictures as the network gets them and as Matplotlib draws them.
+
+    Parameters
+    ----------
+    learn : Learner
+    files : list of Path
+
+    Returns
+    -------
+    x : Tensor of shape (n, 3, s, s)
+        Normalised.
+    drawn : list of ndarray of uint8, each of shape (s, s, 3)
+    """
     dl = learn.dls.test_dl(files)
     x = torch.cat([batch[0].as_subclass(torch.Tensor) for batch in dl])
     drawn = dl.decode((TensorImage(x),))[0]
@@ -20,7 +32,7 @@ def prepare(learn, files):
 
 
 def grad_cam(learn, x, column):
-    """Find which places of one picture speak for a class, by Grad-CAM.
+    """Compute which parts of a picture speak for a class, by Grad-CAM; step 21.
 
     Parameters
     ----------
@@ -29,12 +41,12 @@ def grad_cam(learn, x, column):
     x : Tensor of shape (1, 3, s, s)
         From `prepare`.
     column : int
-        Number of the class.
+        Index of the class.
 
     Returns
     -------
     Tensor of shape (s, s)
-        0 where nothing speaks for it, 1 where most does.
+        From 0 to 1, where most speaks for the class.
 
     References
     ----------
@@ -45,7 +57,7 @@ def grad_cam(learn, x, column):
     with torch.enable_grad(), hook_output(model[0], detach=False) as maps:
         output = model(x.requires_grad_())[0, column]
         (slope,) = torch.autograd.grad(output, maps.stored)
-    weight = slope.mean((2, 3), keepdim=True)  # how much each of the body's maps counts
+    weight = slope.mean((2, 3), keepdim=True)  # of each of the body's maps
     heat = F.relu((weight * maps.stored).sum(1, keepdim=True)).detach()
     heat = F.interpolate(heat, size=x.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
     return (heat / heat.max().clamp_min(1e-9)).cpu()
@@ -53,7 +65,7 @@ def grad_cam(learn, x, column):
 
 @torch.no_grad()
 def occlusion(learn, x, column):
-    """Cover one part of a picture after another, and note what becomes of a class' probability.
+    """Compute a class' probability while a grey patch covers one place after another; step 21.
 
     Parameters
     ----------
@@ -62,8 +74,9 @@ def occlusion(learn, x, column):
 
     Returns
     -------
-    ndarray of shape (7, 7) where 8 divides the side s, as with 224
-        Probability with a grey patch, a quarter of the side wide, at each place.
+    ndarray of shape (p, p)
+        The probability for each place of the patch, which is a quarter of the side wide and moves
+        by an eighth: p is 7 for a side of 224.
 
     References
     ----------
@@ -82,7 +95,14 @@ def occlusion(learn, x, column):
 
 
 def show_looks(learn, files):
-    """Draw each picture, its heat map for the guess, and what covering each place does to it."""
+    """Draw each picture with its Grad-CAM and occlusion maps for the predicted class; step 21.
+
+    Parameters
+    ----------
+    learn : Learner
+        From `vision_learner`.
+    files : list of Path
+    """
     pictures, drawn = prepare(learn, files)
     size = {"figsize": (9, 2.9 * len(files)), "layout": "constrained", "squeeze": False}
     _, axes = plt.subplots(len(files), 3, **size)
@@ -108,12 +128,12 @@ def show_looks(learn, files):
 
 
 def _patch(side):
-    """Return how wide the covering patch is and how far it moves, in pixels: 56 and 28 of 224."""
+    """Return the patch's width and step in pixels: 56 and 28 for a side of 224."""
     return side // 4, side // 8
 
 
 def _middle(side, places):
-    """Return the extent for `imshow` that puts each number where the middle of its patch lay."""
+    """Return the extent for `imshow` that puts each value at the centre of its patch."""
     patch, step = _patch(side)
     low = (patch - step) / 2
     high = low + places * step

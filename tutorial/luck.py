@@ -1,4 +1,4 @@
-"""Luck: the same training again and again, and what its spread leaves of a difference."""
+"""Seed variance: how much accuracy varies from one training to the next (steps 18 and 19)."""
 
 import textwrap
 
@@ -21,23 +21,23 @@ from .precision import NativePrecision
 
 
 def train_head(train, valid, seed, epochs, rate, bs=16):
-    """Train one new head on frozen features, as fastai would on the pictures.
+    """Train a new head on frozen features, as fastai would on the pictures; step 18.
 
     Parameters
     ----------
     train, valid : tuple of Tensor
-        Features (n, f) and classes (n,), from `frozen_features`.
+        Features (n, f), from `frozen_features`, and class indices (n,).
     seed : int
-        Decides the head's first numbers and the order of the pictures.
+        Of the head's initial weights and of the order of the pictures.
     epochs, rate : int, float
         For `fit_one_cycle`.
     bs : int, default 16
-        Pictures in a batch.
+        Batch size.
 
     Returns
     -------
     head : nn.Module
-        From features to one output a class.
+        From features to one logit for each class.
     right : ndarray of bool, shape (n_valid,)
         Which validation pictures it gets right.
     """
@@ -50,16 +50,16 @@ def train_head(train, valid, seed, epochs, rate, bs=16):
 
 
 def head_learner(train, valid, classes, bs=16):
-    """Return a learner whose network is a new head alone, as `vision_learner` makes one.
+    """Return a learner of a new head alone, initialised as by `vision_learner`.
 
     Parameters
     ----------
     train, valid : Dataset
-        Each item is the features of a picture (f,), as from `frozen_features`, and its class.
+        Each item is the features of a picture (f,), from `frozen_features`, and its class index.
     classes : int
-        How many there are.
+        Number of classes.
     bs : int, default 16
-        Pictures in a batch.
+        Batch size.
 
     Returns
     -------
@@ -71,18 +71,18 @@ def head_learner(train, valid, classes, bs=16):
     head = create_head(len(features) // 2, classes)[2:]  # without the two layers that pool
     apply_init(head, nn.init.kaiming_normal_)  # as vision_learner does
     learn = Learner(dls, head, loss_func=nn.CrossEntropyLoss(), metrics=accuracy)
-    return learn.remove_cb(NativePrecision)  # so little to compute that it would only cost time
+    return learn.remove_cb(NativePrecision)  # for so small a network it would only cost time
 
 
 def show_luck(heads, before, after):
-    """Draw the accuracy of repeated trainings, and say what their difference can support.
+    """Plot the accuracies of repeated trainings, and say whether fine-tuning helped; step 18.
 
     Parameters
     ----------
     heads : list of ndarray of bool, each of shape (n_valid,)
-        Which pictures each repeated head gets right.
+        Which validation pictures each head gets right, one for each seed.
     before, after : list of ndarray of bool, each of shape (n_valid,)
-        The same for runs that were fine-tuned: before it and after it, in the same order.
+        The same before and after fine-tuning, one for each run, in the same order.
     """
     _, ax = plt.subplots(figsize=(7, 3))
     ax.plot(np.linspace(-0.1, 0.1, len(heads)), [h.mean() for h in heads], "o", color="#6baed6")
@@ -97,12 +97,11 @@ def show_luck(heads, before, after):
 
 
 def is_it_real(before, after):
-    """Say in a sentence or two what paired runs support; see `show_luck` for the parameters.
+    """Say whether fine-tuning made a significant difference, by a sign test over pictures.
 
-    A picture counts for fine-tuning where more runs got it right after than before, and against
-    it where fewer did; if fine-tuning did nothing, the two are equally likely.  That is a sign test
-    over pictures, as McNemar's of 1947, so that repeating the runs does not pretend to be
-    new pictures.
+    A picture counts for fine-tuning if more runs get it right after than before, and against it if
+    fewer do. The unit is the picture: more runs on the same pictures are no new evidence about
+    other pictures. Parameters as in `show_luck`; returns one or two sentences.
     """
     change = np.sum(after, 0) - np.sum(before, 0)
     better, worse = int((change > 0).sum()), int((change < 0).sum())
@@ -122,21 +121,21 @@ def is_it_real(before, after):
 
 
 def learning_curve(train, valid, sizes, draws=10):
-    """Score logistic regression on frozen features of ever more pictures a class.
+    """Score logistic regression on frozen features of more and more pictures; step 19.
 
     Parameters
     ----------
     train, valid : tuple of Tensor
-        Features (n, f) and classes (n,), from `frozen_features`.
+        Features (n, f), from `frozen_features`, and class indices (n,).
     sizes : iterable of int
-        Pictures a class; of a smaller class, all it has.
+        Training pictures of each class; all of a class that has fewer.
     draws : int, default 10
-        Random choices of pictures for each size.
+        Random subsets of each size.
 
     Returns
     -------
     dict of int to list of float
-        From a size to the share right on valid, one number a draw.
+        From a size to the validation accuracy of each draw.
     """
     rng, (x, y) = np.random.default_rng(0), (part.numpy() for part in train)
     scores = {}
@@ -151,7 +150,7 @@ def learning_curve(train, valid, sizes, draws=10):
 
 
 def show_learning_curve(scores):
-    """Draw the mean share right on valid for each size, and the spread of the draws as a band."""
+    """Plot the mean of `learning_curve` at each size, and the range of the draws; step 19."""
     sizes, values = list(scores), np.array(list(scores.values()))
     _, ax = plt.subplots(figsize=(7, 3.2))
     ax.fill_between(sizes, values.min(1), values.max(1), color="#c6dbef", label="worst to best")

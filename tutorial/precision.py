@@ -1,9 +1,8 @@
-"""Train in the number format that this machine is fastest at.
+"""Mixed precision on whatever device there is.
 
-A picture does not need 32-bit arithmetic. Recent GPUs and some CPUs multiply 16-bit numbers
-several times faster; sums, weights and the loss stay in 32 bits, so that nothing small is lost
-(Micikevicius et al., "Mixed Precision Training", 2018). fastai's own ``to_bf16`` does this on
-NVIDIA cards only.
+Recent GPUs and some CPUs multiply 16-bit numbers several times faster than 32-bit ones. Sums,
+weights and the loss stay in 32 bits, so that small values are not lost (Micikevicius et al., "Mixed
+Precision Training", 2018). fastai's own ``to_bf16`` does this on NVIDIA GPUs only.
 """
 
 import os
@@ -18,11 +17,11 @@ __all__ = ["NativePrecision", "best_dtype", "count_cores", "describe_device", "n
 
 
 def native_precision():
-    """Return a fastai callback that trains and predicts in this machine's fastest precision.
+    """Return a fastai callback that trains and predicts in the device's fastest precision.
 
-    ``vision_learner(dls, resnet34, cbs=native_precision())`` has one; after `fast_defaults` each
-    learner has one anyway. Predictions and losses come back as float32. The choice is made when a
-    fit or a prediction starts, so an exported learner adapts to the machine that loads it.
+    For example ``vision_learner(dls, resnet34, cbs=native_precision())``; after `fast_defaults`, in
+    step 1, every learner has one. Predictions and losses are float32. The precision is chosen when
+    a fit or a prediction starts, so an exported learner adapts to the machine that loads it.
 
     Returns
     -------
@@ -34,11 +33,10 @@ def native_precision():
 class NativePrecision(MixedPrecision):
     """fastai's ``MixedPrecision`` with four differences.
 
-    It picks the number format itself, works on CPUs too, and is switched on inside the model's
-    forward pass only, by a ``with`` block: a run that is stopped halfway can't leave it on.
-    Pictures and model are kept in channels-last order, the order of the fast kernels.
-    And where a learner gets another precision later, be it one more of these or fastai's own by
-    ``to_fp16``, this one stands aside.
+    - It chooses the precision itself, and works on CPUs too.
+    - Autocast is on during the forward pass only, so a run that is interrupted can't leave it on.
+    - Pictures and weights are in channels-last order, which the fast kernels need.
+    - If the learner gets another precision later, such as fastai's by ``to_fp16``, that one rules.
     """
 
     def __call__(self, event_name):
@@ -65,16 +63,15 @@ class NativePrecision(MixedPrecision):
 
     def after_step(self):
         super().after_step()
-        # The gradients, as many numbers as the network has, have done their work. fastai would make
-        # them zero and keep them; PyTorch is a little faster where there are none.
+        # fastai would set the gradients to zero and keep them, which takes memory and time.
         self.model.zero_grad(set_to_none=True)
 
     def after_loss(self):
-        """Do nothing: the ``with`` block has ended already, so the loss is in float32."""
+        """Do nothing: autocast has ended already, so the loss is in float32."""
 
 
 def describe_device():
-    """Say in plain words what will compute, and in which precision.
+    """Name the device and its precision, for the first sentences of step 1.
 
     Returns
     -------
@@ -93,7 +90,7 @@ def describe_device():
 
 
 def best_dtype(device):
-    """Return the fastest number format that `device` computes in hardware.
+    """Return the fastest dtype that `device` supports in hardware.
 
     Parameters
     ----------
@@ -105,7 +102,7 @@ def best_dtype(device):
         bfloat16, float16 (a GPU without bfloat16) or float32.
     """
     if device.type == "cuda":
-        # A card that only imitates bfloat16 (Turing, such as the T4) is fast in float16.
+        # A GPU that only emulates bfloat16 (Turing, such as the T4) is fast in float16.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
     if device.type == "cpu" and _fast_bfloat16_unit():
@@ -114,8 +111,8 @@ def best_dtype(device):
 
 
 def _fast_bfloat16_unit():
-    """Name the part of this CPU that multiplies bfloat16; empty if it has none."""
-    if not torch.backends.mkldnn.is_available():  # the library whose kernels use that part
+    """Name the instructions by which this CPU multiplies bfloat16; empty if it has none."""
+    if not torch.backends.mkldnn.is_available():  # oneDNN, whose kernels use them
         return ""
     has = torch.cpu.get_capabilities()
     if has.get("amx_bf16"):
@@ -142,7 +139,7 @@ def _run_next_forward_in(model, context):
     before = vars(model).get("forward")
 
     def forward(*args, **kwargs):
-        # First put everything back, so that an error or a Ctrl-C below leaves no trace.
+        # Restore first, so that an error or a Ctrl-C below leaves no trace.
         if before is None:
             del model.forward
         else:

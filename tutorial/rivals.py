@@ -1,4 +1,4 @@
-"""Cheap rivals: what a program without any network makes of the same pictures."""
+"""Baselines: what simple models make of the same pictures (step 16)."""
 
 from pathlib import Path
 
@@ -14,19 +14,20 @@ from torch import nn
 from .precision import native_precision
 from .verdict import wilson
 
-MANY = 1000  # pictures, from which on a progress bar is shown
-BINS = 8  # of hue, of saturation and of value: 512 kinds of colour
+MANY = 1000  # with more pictures a progress bar is shown
+BINS = 8  # each of hue, saturation and value: 512 in all
 
 
 def mean_colour(file):
-    """Return a picture's mean red, green and blue, shape (3,), each between 0 and 1."""
+    """Return a picture's mean red, green and blue, shape (3,), between 0 and 1; step 16."""
     return np.asarray(PILImage.create(file).convert("RGB")).mean((0, 1)) / 255
 
 
 def colour_histogram(file):
-    """Return the shares of 8 x 8 x 8 hue, saturation and value bins, shape (512,).
+    """Return a picture's histogram of hue, saturation and value, shape (512,); step 16.
 
-    The square root of each share is taken, so that a small patch of a rare colour counts as well.
+    Each of the 8 x 8 x 8 bins holds the square root of its share of the pixels, so that a small
+    patch of a rare colour counts, too.
     """
     hsv = np.asarray(PILImage.create(file).convert("RGB").resize((128, 128)).convert("HSV"))
     counts, _ = np.histogramdd(hsv.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
@@ -34,10 +35,10 @@ def colour_histogram(file):
 
 
 def frozen_features(learn, pictures):
-    """Ask a learner's body what it sees in each picture.
+    """Compute the features that the body of a network gives for each picture; step 16.
 
-    The body works as in a prediction: no augmentation, batch norms at rest. So each picture has
-    to be looked at only once, and any number of small models can learn from the answers.
+    The body runs as in a prediction, without augmentation and with fixed batch-norm statistics.
+    So one pass over the pictures is enough to train any number of small models on the features.
 
     Parameters
     ----------
@@ -48,34 +49,34 @@ def frozen_features(learn, pictures):
     Returns
     -------
     Tensor of shape (n, f)
-        The body's maps, pooled as the head pools them: f is 1024 for a resnet34.
+        Pooled as by fastai's head, average beside maximum: f is 1024 for a resnet34.
     """
     return features_of(learn, learn.dls.test_dl(pictures))
 
 
 def features_of(learn, dl):
-    """Return the same of the pictures of a data loader, as it gives them, perhaps augmented."""
-    eye = nn.Sequential(learn.model[0], learn.model[1][:2])  # the head's first two layers pool
-    looker = Learner(learn.dls, eye, loss_func=nn.CrossEntropyLoss(), cbs=native_precision())
-    with looker.no_bar():
-        features, _ = looker.get_preds(dl=dl, act=noop)
+    """Compute the same features for the batches of a data loader, as it augments them."""
+    encoder = nn.Sequential(learn.model[0], learn.model[1][:2])  # the head's first two layers pool
+    asked = Learner(learn.dls, encoder, loss_func=nn.CrossEntropyLoss(), cbs=native_precision())
+    with asked.no_bar():
+        features, _ = asked.get_preds(dl=dl, act=noop)
     return features.float()
 
 
 def class_numbers(files, vocab):
-    """Return the place of each file's class, the name of its folder, in `vocab`, shape (n,)."""
+    """Return the index in `vocab` of each file's class, its folder's name, shape (n,); step 16."""
     return torch.tensor([vocab.o2i[Path(file).parent.name] for file in files])
 
 
 def rival(dls, model, describe):
-    """Teach a small model from a description of each training picture, and test it on valid.
+    """Train a baseline on the training pictures, and test it on the validation pictures; step 16.
 
     Parameters
     ----------
     dls : DataLoaders
     model : scikit-learn classifier
     describe : callable
-        From a picture's file to its numbers, shape (f,).
+        From a picture's file to its features, shape (f,).
 
     Returns
     -------
@@ -90,14 +91,14 @@ def rival(dls, model, describe):
 
 
 def show_rivals(rights, total):
-    """Draw each rival's share of right answers as a bar, with its 95 % interval as a line.
+    """Draw the accuracy of each model as a bar, with its 95 % Wilson interval; step 16.
 
     Parameters
     ----------
     rights : dict of str to int
-        From a rival's name to how many it got right.
+        From a model's name to how many pictures it gets right. Names of networks contain "network".
     total : int
-        Of pictures, the same for all.
+        Number of pictures.
     """
     _, ax = plt.subplots(figsize=(8, 0.5 * len(rights) + 0.8))
     for place, (name, right) in enumerate(reversed(rights.items())):

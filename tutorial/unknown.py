@@ -1,4 +1,4 @@
-"""Strangers: pictures of no class that the network knows, and how to say "I don't know"."""
+"""Out-of-distribution pictures, calibration, and how to say "I don't know" (step 22)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ SIDE = 224  # pixels
 
 
 def strangers():
-    """Make five pictures that show neither class.
+    """Make five out-of-distribution pictures, of 224 x 224 pixels; step 22.
 
     Returns
     -------
@@ -54,7 +54,15 @@ def _red_robot():
 
 
 def show_guesses(pictures, probs, vocab):
-    """Draw pictures in a row, above each its name, the guess and the guess' probability."""
+    """Draw pictures in a row, under their names, predicted classes and probabilities; step 22.
+
+    Parameters
+    ----------
+    pictures : dict of str to PILImage
+    probs : Tensor of shape (n, c)
+        Predictions, in the same order.
+    vocab : sequence of str, length c
+    """
     _, axes = plt.subplots(1, len(pictures), figsize=(2.3 * len(pictures), 2.9), squeeze=False)
     best, guesses = probs.max(dim=1)
     for ax, (name, picture), p, guess in zip(
@@ -67,16 +75,16 @@ def show_guesses(pictures, probs, vocab):
 
 
 def show_reliability(probs, truth, limits=(0.0, 0.8, 0.95, 0.99, 1.0)):
-    """Draw how often the network is right beside how sure it said it was.
+    """Draw a reliability diagram: accuracy beside confidence; step 22.
 
     Parameters
     ----------
     probs : Tensor of shape (n, c)
-        Probabilities; the largest of a row says how sure the guess is.
+        The largest of a row is the confidence.
     truth : Tensor of shape (n,)
-        Numbers of the true classes.
+        Indices of the true classes.
     limits : sequence of float
-        Answers between two of them are counted together.
+        Edges of the bins of confidence.
 
     References
     ----------
@@ -104,19 +112,19 @@ def show_reliability(probs, truth, limits=(0.0, 0.8, 0.95, 0.99, 1.0)):
 
 
 def distances(features, known=None):
-    """Measure how far each picture is from the nearest known one, in a network's eyes; step 22.
+    """Compute the cosine distance of each picture's features to the nearest known ones; step 22.
 
     Parameters
     ----------
     features : Tensor of shape (n, f)
         From `frozen_features`.
     known : Tensor of shape (m, f), optional
-        The same of the known pictures. Without them each picture is compared with all the others.
+        Features of the known pictures. Without them each picture is compared with all the others.
 
     Returns
     -------
     Tensor of shape (n,)
-        1 minus the cosine: 0 is the same direction.
+        From 0, the same direction, to 2.
     """
     finder = NearestNeighbors(n_neighbors=1, metric="cosine")
     finder.fit(features if known is None else known)
@@ -125,6 +133,18 @@ def distances(features, known=None):
 
 
 def answers(probs, vocab, known):
-    """Return each picture's guess, or "I don't know" where `known` is False."""
+    """Return the predicted class of each picture, or "I don't know"; step 22.
+
+    Parameters
+    ----------
+    probs : Tensor of shape (n, c)
+    vocab : sequence of str, length c
+    known : iterable of bool, length n
+        Whether to answer.
+
+    Returns
+    -------
+    list of str, length n
+    """
     guesses = [vocab[i] for i in probs.argmax(dim=1)]
     return [guess if sure else "I don't know" for guess, sure in zip(guesses, known, strict=True)]

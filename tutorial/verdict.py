@@ -1,4 +1,4 @@
-"""What the network says about each test picture, beside what the file's own name says."""
+"""Predictions for the test pictures beside the classes in their names, and how much they prove."""
 
 import math
 from pathlib import Path
@@ -9,16 +9,16 @@ from fastai.vision.core import PILImage
 from scipy.stats import binomtest
 
 MARKS = {"right": ("✓", "#1b7837"), "wrong": ("✗", "#b2182b"), "unknown": ("?", "#555555")}
-MOST_PICTURES = 12  # beyond this a figure is no longer read
+MOST_PICTURES = 12  # more in one figure are too small to see
 
 
 def wilson(right, total):
-    """95 % interval for a share: what `right` out of `total` can and cannot prove.
+    """Return the 95 % Wilson interval of an accuracy; `what_it_proves` puts it into words.
 
     Parameters
     ----------
     right, total : int
-        Right answers, and answers in all (at least 1).
+        Right answers, and all answers, at least one.
 
     Returns
     -------
@@ -35,7 +35,17 @@ def wilson(right, total):
 
 
 def what_it_proves(right, total):
-    """Return the same interval as a sentence, the one that `right` of `total` has earned."""
+    """Put an accuracy and its 95 % interval into a sentence; steps 6, 10 and 13.
+
+    Parameters
+    ----------
+    right, total : int
+        As for `wilson`.
+
+    Returns
+    -------
+    str
+    """
     low, high = wilson(right, total)
     return (
         f"{right} of {total} right, {right / total:.0%};"
@@ -44,11 +54,21 @@ def what_it_proves(right, total):
 
 
 def true_class(file, vocab):
-    """Read a test picture's class from its folder below `test` or, failing that, from its name.
+    """Read a test picture's class from its folder below `test`, or else from its file name.
 
-    `test/walle/7.jpg` and `test/walle.7.jpg` are both of class `walle`. Of several class names that
-    a file name begins with, the longest counts. `None` where neither tells; capitals do not matter,
-    and `catalog.7.jpg` is no `cat`. Used by `verdict`, step 10.
+    Both `test/walle/7.jpg` and `test/walle.7.jpg` are of class `walle`, in capitals, too. If a file
+    name begins with several classes, the longest counts; `catalog.7.jpg` is no `cat`. `verdict`
+    calls it, in step 10.
+
+    Parameters
+    ----------
+    file : Path or str
+    vocab : sequence of str
+
+    Returns
+    -------
+    str or None
+        None if neither tells a class.
     """
     *folders, name = short_name(file).casefold().split("/")
     known = {str(one).casefold(): one for one in vocab}
@@ -59,13 +79,13 @@ def true_class(file, vocab):
 
 
 def _ends_at(name, place):
-    """Tell whether a word, or a number, ends before this place in a file name."""
+    """Tell whether a word or a number ends before this index in a file name."""
     before, after = name[place - 1], name[place : place + 1]
     return not after.isalpha() and not (before.isdigit() and after.isdigit())
 
 
 def short_name(file):
-    """Return a test file's path inside the folder `test`, since `cat/1.jpg` is no `dog/1.jpg`."""
+    """Return a file's path below the folder `test`, to tell `cat/1.jpg` from `dog/1.jpg`."""
     file = Path(file)
     for folder in file.parents:  # the nearest first; a class may be called test, too
         if folder.name == "test" != folder.parent.name:
@@ -74,12 +94,12 @@ def short_name(file):
 
 
 def verdict(files, probs, vocab):
-    """Join test files, predictions and true classes into one table, one row a file.
+    """Join test files, predictions and true classes into a table; steps 10 and 14.
 
     Parameters
     ----------
     files : sequence of Path, length n
-        In the order in which they were predicted.
+        In the order of the predictions.
     probs : tensor of shape (n, c)
         Probability of each class; column k belongs to `vocab[k]`.
     vocab : sequence of str, length c
@@ -88,12 +108,12 @@ def verdict(files, probs, vocab):
     -------
     pandas.DataFrame
         Indexed by file; columns truth, guess, probability (of the guess) and verdict: "right",
-        "wrong", or "unknown" where the file's name tells no class.
+        "wrong", or "unknown" if neither folder nor name tells the class.
 
     Raises
     ------
     ValueError
-        If there are not as many predictions as files, or not as many columns as classes.
+        If `probs` does not have a row for each file and a column for each class.
     """
     if len(files) != len(probs) or (len(files) and probs.shape[1] != len(vocab)):
         raise ValueError(
@@ -110,25 +130,27 @@ def verdict(files, probs, vocab):
 
 
 def score(table):
-    """Return right answers of those that a file's name lets us judge, e.g. "5 of 6"."""
+    """Return right answers out of those that can be judged, such as "5 of 6"; step 15."""
     known = int((table.verdict != "unknown").sum())
     return f"{(table.verdict == 'right').sum()} of {known}"
 
 
 def doubt(table):
-    """Return the words that name the file whose guess has the lowest probability."""
+    """Name the file whose guess has the lowest probability."""
     file = table.probability.idxmin()
     return f"least sure of {short_name(file)}, {table.probability[file]:.1%}."
 
 
 def show_verdict(**tables):
-    """Draw test pictures under their guesses; say which are wrong, and what that proves.
+    """Draw test pictures under their guesses, and print which are wrong; steps 10 and 14.
+
+    If there are more than 12 pictures, the wrong ones of the last table are drawn first.
 
     Parameters
     ----------
     **tables : pandas.DataFrame
-        From `verdict`, on the same files; each name becomes a label. `show_verdict(before=first,
-        after=second)` joins both by file. The last table decides the order and the sentence.
+        From `verdict`, on the same files, in any order; each name becomes a label, as in
+        ``show_verdict(before=first, after=second)``.
     """
     last = list(tables.values())[-1]
     if last.empty:
@@ -164,7 +186,17 @@ def show_verdict(**tables):
 
 
 def what_changed(before, after):
-    """Return one sentence: which test pictures were put right, and which went wrong."""
+    """Say which test pictures were put right and which went wrong; step 14.
+
+    Parameters
+    ----------
+    before, after : pandas.DataFrame
+        From `verdict`, on the same files, in any order.
+
+    Returns
+    -------
+    str
+    """
     then = before.verdict.reindex(after.index)
     parts = []
     for word, old, new in (("Put right", "wrong", "right"), ("now wrong", "right", "wrong")):
