@@ -33,7 +33,7 @@ bench: setup
 # Chinese edition up to date.
 store: setup
 	@BODY=bundled IMGS= CUDA_VISIBLE_DEVICES= $(PY) tools/run_notebook.py demo.ipynb --store
-	@$(PY) tools/editions.py
+	@$(PY) tools/dev/editions.py
 
 clean:
 	rm -rf out models .pytest_cache .ruff_cache

@@ -17,7 +17,8 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from promises import keeps
 
-from tools import browser, lab, run_notebook, setup_env
+from tools import lab, run_notebook, setup_env
+from tools.dev import browser
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 

@@ -1,7 +1,6 @@
 """What the programs here and gcp/vm.py share; needs nothing but Python's standard library.
 
-It stays apart from the package `tutorial`, which takes seconds to import, and fails where what is
-installed does not fit together; `make run` has to say so.
+Nothing of it lies in `tutorial`, which takes seconds to import, or fails if packages don't fit.
 """
 
 import errno
@@ -24,14 +23,8 @@ def shown(command, windows=os.name == "nt"):
 def again(target, windows=os.name == "nt", **variables):
     """The command that was typed, to be typed again with environment variables before it.
 
-    Parameters
-    ----------
-    target : str
-        What follows `make`, if it was make that started this program. Windows has none, and who
-        uses conda starts the program itself.
-    windows : bool
-        Whether to write for PowerShell, as the README does.
-    **variables : str or int
+    It is `make` and the target if make has started us. Windows has none, nor needs conda one: there
+    it is this program's own command, on Windows for PowerShell, as in the README.
     """
     typed = f"make {target}" if "MAKELEVEL" in os.environ else shown(sys.orig_argv, windows)
     for name, value in variables.items():
@@ -40,22 +33,17 @@ def again(target, windows=os.name == "nt", **variables):
 
 
 def read_port(text):
-    """The number of a port; raises ValueError with a sentence that lacks only its first word."""
+    """The number of a port; raises ValueError, whose sentence begins with the text."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ValueError(f"{text} is not a port: give a number from 1 to 65535.")
     return int(text)
 
 
 def port_trouble(port, another):
-    """Why no program of ours can listen on a port of this computer, in one sentence, or "".
+    """Why we can't listen on a port of this computer, in one sentence, or "".
 
-    A browser may go to ::1, where Jupyter would not notice another program.
-
-    Parameters
-    ----------
-    port : int
-    another : str
-        How to ask for the port `{port}` instead.
+    A browser may go to ::1, where Jupyter would not notice another program. The text `another` says
+    how to ask for the port `{port}` instead.
     """
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:

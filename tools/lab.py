@@ -22,14 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.helpers import ROOT, again, port_trouble, read_port, why_not_writable  # noqa: E402
 
 # Environment variables that name the folders which are else in the user's home.
-KEPT_IN_HOME = [
-    "JUPYTER_DATA_DIR",
-    "JUPYTER_RUNTIME_DIR",
-    "JUPYTERLAB_SETTINGS_DIR",
-    "JUPYTERLAB_WORKSPACES_DIR",
-    "IPYTHONDIR",
-    "MPLCONFIGDIR",
-]
+KEPT_IN_HOME = "JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR"
+KEPT_IN_HOME += " JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR MPLCONFIGDIR"
 
 
 class LabError(Exception):
@@ -50,14 +44,6 @@ def check_port(port):
         raise LabError(trouble)
 
 
-def has_runtime_folder():
-    """Whether there is the folder in the user's home that JupyterLab does not start without."""
-    try:
-        return not why_not_writable(jupyter_runtime_dir())
-    except RuntimeError:  # a container's user may have no home at all
-        return False
-
-
 def has_display(environ, platform=sys.platform):
     """Whether a browser window can be opened here."""
     if platform.startswith("linux"):
@@ -74,9 +60,7 @@ def command(port, browser):
     to the rented GPU does.
     """
     args = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
+        *(sys.executable, "-m", "jupyterlab"),
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",  # else a taken port silently becomes another one
@@ -111,10 +95,14 @@ def lab_environment(environ):
         JUPYTER_CONFIG_PATH=os.pathsep.join(filter(None, ours)),
         JUPYTER_PREFER_ENV_PATH="1",
     )
-    if not has_runtime_folder():
+    try:
+        lacking = why_not_writable(jupyter_runtime_dir())  # it does not start without
+    except RuntimeError as error:  # a container's user may have no home at all
+        lacking = error
+    if lacking:
         home = tempfile.mkdtemp(prefix="jupyter-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
-        env.update({name: os.path.join(home, name.lower()) for name in KEPT_IN_HOME})
+        env.update({name: os.path.join(home, name.lower()) for name in KEPT_IN_HOME.split()})
         env.setdefault("HOME", home)
         print("Your home folder can't be written to: JupyterLab forgets its settings at the end.")
     return env
@@ -154,18 +142,11 @@ def hand_on(log, asked):
     """Print what JupyterLab logs until it is to end: a kernel that only starts dies noisily."""
     for line in log:
         if not asked.is_set():
-            sys.stderr.write(line.decode(errors="replace"))
-            sys.stderr.flush()
+            print(line.decode(errors="replace"), end="", file=sys.stderr, flush=True)
 
 
 def main():
-    """Run JupyterLab until Ctrl-C.
-
-    Raises
-    ------
-    LabError
-        If it can't be started, or ends by itself.
-    """
+    """Run JupyterLab until Ctrl-C; raises LabError if it can't start, or ends by itself."""
     port = port_from(os.environ)
     check_port(port)
     if why_not_writable(ROOT) or not os.access(ROOT / "demo.ipynb", os.W_OK):

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import nbformat
@@ -28,7 +28,7 @@ from traitlets.config import Config
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.helpers import ROOT, again, why_not_writable, write  # noqa: E402
 
-BODIES = ("auto", "imagenet", "bundled")
+NAMES, BODIES = ("IMGS", "BODY", "OUT"), ("auto", "imagenet", "bundled")
 # The last line of a section: to the same place in the other edition (see dev/editions.py).
 LINK = re.compile(r"\s*^\[(?:English|中文)\]\([^)\s]*\.ipynb#cell-id=[^)\s]*\)\s*\Z", re.M)
 # In fastai's progress bars: how many of how many, and the time left.
@@ -36,50 +36,28 @@ BAR = re.compile(r"\[(\d+)/([1-9]\d*) [\d:]+(?:<|&lt;)([\d:]+|\?)")
 
 
 class RunError(Exception):
-    """The run failed; the message is for people."""
+    """The run can't begin, fails or can't be saved; the message is for people."""
 
 
 def settings(environ):
-    """Check IMGS, BODY and OUT, and make the paths absolute, since the kernel starts elsewhere.
-
-    Returns
-    -------
-    dict of str
-        Those of the three that are set; OUT always is.
-
-    Raises
-    ------
-    RunError
-        If IMGS is no folder, or BODY neither a known word nor a file.
-    """
-    given = {name: environ[name] for name in ("IMGS", "BODY") if environ.get(name)}
-    given["OUT"] = environ.get("OUT") or str(ROOT / "out")
+    """Those of IMGS, BODY and OUT that are set, checked, as absolute paths; OUT always is."""
+    given = {"OUT": ROOT / "out", **{name: environ[name] for name in NAMES if environ.get(name)}}
     paths = {name: Path(text).expanduser().resolve() for name, text in given.items()}
     if "IMGS" in given and not paths["IMGS"].is_dir():
-        raise RunError(
-            f"IMGS={given['IMGS']} is not a folder here: give the path of one that has train/ and"
-            " valid/ inside."
-        )
+        inside = "give the path of one that has train/ and valid/ inside."
+        raise RunError(f"IMGS={given['IMGS']} is not a folder here: {inside}")
     if (body := given.get("BODY")) in BODIES:
         paths["BODY"] = body
     elif body and not body.endswith((".pth", ".safetensors")):
-        raise RunError(
-            f"BODY={body} is unknown: use one of {', '.join(BODIES)}, or the path of a .pth or"
-            " .safetensors file."
-        )
+        known = f"{', '.join(BODIES)}, or the path of a .pth or .safetensors file."
+        raise RunError(f"BODY={body} is unknown: use one of {known}")
     elif body and not paths["BODY"].is_file():
         raise RunError(f"BODY={body} is not a file here.")
     return {name: str(path) for name, path in paths.items()}
 
 
 def read(path):
-    """Return the notebook in a file.
-
-    Raises
-    ------
-    RunError
-        If there is no such file, or no notebook in it.
-    """
+    """The notebook in a file."""
     if not path.is_file():
         raise RunError(f"There is no notebook {path} in {Path.cwd()}.")
     try:
@@ -92,13 +70,7 @@ def read(path):
 
 
 def check_out(folder, notebook):
-    """Make the folder for the results, before minutes of work.
-
-    Raises
-    ------
-    RunError
-        If nothing can be written there, or if the notebook itself lies there.
-    """
+    """Make the folder for the results, and see that they fit there, before minutes of work."""
     another = f"name another folder, `{again('run', OUT='folder')}`."
     if notebook.resolve().parent == folder:
         raise RunError(
@@ -141,8 +113,8 @@ def progress(html):
     if not bars:
         return ""
     done, total, left = bars[-1]
-    words = f"epoch {int(bars[0][0]) + 1} of {bars[0][1]}, " if len(bars) > 1 else ""
-    return words + f"{int(done) / int(total):.0%}, {left} left"
+    epoch = f"epoch {int(bars[0][0]) + 1} of {bars[0][1]}, " if len(bars) > 1 else ""
+    return f"{epoch}{int(done) / int(total):.0%}, {left} left"
 
 
 def rewriter(line):
@@ -161,27 +133,21 @@ def rewriter(line):
 def why_failed(error):
     """What stopped a cell, in one line."""
     if isinstance(error, DeadKernelError):
-        return (
-            "Python itself ended, most often for want of memory; close other programs and try"
-            " again."
-        )
+        hint = "most often for want of memory; close other programs and try again."
+        return f"Python itself ended, {hint}"
     last = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
     return last if last.startswith(error.ename) else f"{error.ename}: ... {last}"
 
 
-def execute(nb, env=None):
+def execute(nb, env):
     """Run all code cells of `nb` in place, in a fresh kernel at the repo's root.
 
     Parameters
     ----------
     nb : NotebookNode
-    env : dict of str, optional
-        The kernel's environment, if not our own.
-
-    Raises
-    ------
-    RunError
-        If a cell raises or the kernel dies; `nb` then holds what ran until there.
+        If a cell raises or the kernel dies, it holds what ran until there.
+    env : dict of str
+        The kernel's environment.
     """
     code = [i for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
     for i in code:
@@ -198,8 +164,8 @@ def execute(nb, env=None):
     )
     under = headings(nb)
     with client.setup_kernel(env=env), ExitStack() as end:
-        # Asked to end, it may print a traceback: of a cell that was interrupted, or of its sockets,
-        # which close in any order. Killed, it loses nothing: cells write what they leave at once.
+        # Asked to end, it may print a traceback, of an interrupted cell or of its sockets. Killed,
+        # it loses nothing: cells write what they leave at once.
         end.callback(run_sync(client.km.provisioner.kill))
         for n, i in enumerate(code, 1):
             line = f"[{n:>{len(str(len(code)))}}/{len(code)}] {under[i]} ... "
@@ -248,13 +214,7 @@ def to_html(nb, name):
 
 
 def save(nb, folder, name):
-    """Write the notebook and its page, whatever of it has run, and return the page's path.
-
-    Raises
-    ------
-    RunError
-        If they can't be written.
-    """
+    """Write the notebook and its page, whatever of it has run, and return the page's path."""
     page = folder / f"{name}.html"
     try:
         write(page.with_suffix(".ipynb"), as_text(nb))
@@ -265,24 +225,17 @@ def save(nb, folder, name):
 
 
 def run(notebook):
-    """Run the notebook in a file, save what ran even if a cell failed, and return it.
-
-    Raises
-    ------
-    RunError
-        If it was not run, not to its end, or can't be saved.
-    KeyboardInterrupt
-        After what ran is saved.
-    """
+    """Run the notebook in a file, save what ran even if a cell failed, and return it."""
     ours = settings(os.environ)
     nb, out = read(notebook), Path(ours["OUT"])
     check_out(out, notebook)
-    others = {key: text for key, text in os.environ.items() if key not in ("IMGS", "BODY", "OUT")}
+    others = {name: text for name, text in os.environ.items() if name not in NAMES}
     start = time.monotonic()
     try:
         execute(nb, {**others, **ours})
     except (RunError, KeyboardInterrupt) as error:
-        error.add_note(f"What ran until there is in {save(nb, out, notebook.stem)}")
+        with suppress(RunError):  # the first failure says more
+            error.add_note(f"What ran until there is in {save(nb, out, notebook.stem)}")
         raise
     page = save(nb, out, notebook.stem)
     print(f"Done in {time.monotonic() - start:.0f} s. To read it, open {page} in a browser.")

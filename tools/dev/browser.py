@@ -1,10 +1,12 @@
-"""Find Chromium for the browser test, and install it where that is ours to do."""
+"""Find Chromium for the browser tests, and install it where that is ours to do."""
 
 import os
 import shutil
 import subprocess
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+APT = ("apt-get update -q", "apt-get install -y -q --no-install-recommends chromium")
+LIMIT_S = 600  # for each of the two
 
 
 def find_browser():
@@ -12,16 +14,11 @@ def find_browser():
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def install_browser(limit_s=600):
+def install_browser():
     """Install Chromium by apt, if we are root on Debian or Ubuntu (a container or a CI machine).
 
     Nobody's own computer is changed: there one is not root. Playwright's own download is not tried,
     since it comes from a host that a machine behind a package proxy can't reach.
-
-    Parameters
-    ----------
-    limit_s : float
-        Seconds that each of the two apt commands may take.
 
     Returns
     -------
@@ -30,29 +27,15 @@ def install_browser(limit_s=600):
     """
     if path := find_browser():
         return path, None
-    if not shutil.which("apt-get"):
-        return None, "no Chromium or Chrome here, and no apt-get to install it"
-    if os.geteuid() != 0:
-        return None, "no Chromium or Chrome here (as root: apt-get install chromium)"
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return None, "no Chromium or Chrome here (as root on Debian: apt-get install chromium)"
     env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    for args in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "chromium"]):
-        try:
-            done = subprocess.run(
-                ["apt-get", *args],
-                env=env,
-                timeout=limit_s,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+    try:
+        for command in APT:
+            subprocess.run(
+                command.split(), env=env, timeout=LIMIT_S, stdin=subprocess.DEVNULL, check=True
             )
-        except subprocess.TimeoutExpired:
-            return None, f"apt-get {args[0]} took more than {limit_s} s"
-        if done.returncode:
-            return None, f"apt-get {args[0]} failed: {done.stdout.strip().splitlines()[-1:]}"
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        return None, str(error)
     path = find_browser()
     return path, None if path else "apt-get installed Chromium, but it is not on the path"
-
-
-if __name__ == "__main__":
-    print(*filter(None, install_browser()))

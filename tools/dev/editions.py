@@ -1,9 +1,9 @@
 """Keep demo.zh-CN.ipynb the same as demo.ipynb in all but the language of its text.
 
-    python tools/editions.py                   bring the Chinese edition up to date
-    python tools/editions.py --check           only say what is not up to date
-    python tools/editions.py --take FILE ...   put the Chinese texts of these files in
-    python tools/editions.py --agree ID ...    the Chinese of these cells is right as it stands
+    python tools/dev/editions.py                   bring the Chinese edition up to date
+    python tools/dev/editions.py --check           only say what is not up to date
+    python tools/dev/editions.py --take FILE ...   put the Chinese texts of these files in
+    python tools/dev/editions.py --agree ID ...    the Chinese of these cells is right as it stands
 
 Order, ids, code, outputs and metadata come from demo.ipynb; the Chinese text of each markdown cell
 stays, found by its id. Each one remembers, as a hash in its metadata, which English text it
@@ -24,11 +24,9 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:  # as a script, this file's own folder stands there instead
-    sys.path.insert(0, str(ROOT))
-
-from tools.run_notebook import as_text, without_link, write  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools.helpers import ROOT, write  # noqa: E402
+from tools.run_notebook import as_text, without_link  # noqa: E402
 
 ENGLISH, CHINESE = "demo.ipynb", "demo.zh-CN.ipynb"
 DROPPED = Path("out") / "dropped.zh.txt"  # Chinese texts whose English cell is gone
@@ -39,19 +37,11 @@ class EditionsError(Exception):
     """Nothing was written; the message says what is wrong and what to do."""
 
 
-def text_of(cell):
-    """The source of a markdown cell without the link to the other edition."""
-    return without_link(cell.source)
-
-
-def has_heading(text):
-    """Whether a heading stands in this markdown, outside blocks of code."""
-    return bool(re.search(r"(?m)^#{1,6}\s", re.sub(r"(?ms)^```.*?^```", "", text)))
-
-
-def with_link(text, id, word, notebook):
-    """The text, and below it the link to the same cell of the other edition if it has a heading."""
-    return f"{text}\n\n[{word}]({notebook}#cell-id={id})" if has_heading(text) else text
+def link(cell, text, word, notebook):
+    """Give a cell this text, and below it the link to the other edition if it has a heading."""
+    if re.search(r"(?m)^#{1,6}\s", re.sub(r"(?ms)^```.*?^```", "", text)):
+        text = f"{text}\n\n[{word}]({notebook}#cell-id={cell.id})"
+    cell.source = text
 
 
 def digest(text):
@@ -69,21 +59,8 @@ def markdown_cells(nb):
     return {cell.id: cell for cell in nb.cells if cell.cell_type == "markdown"}
 
 
-def linked(english):
-    """A copy of the English edition whose links are right."""
-    nb = copy.deepcopy(english)
-    for cell in markdown_cells(nb).values():
-        cell.source = with_link(text_of(cell), cell.id, "中文", CHINESE)
-    return nb
-
-
 def synced(english, chinese):
-    """The Chinese edition as it should be.
-
-    Parameters
-    ----------
-    english, chinese : NotebookNode
-        Neither is changed.
+    """Put the English edition's links right, and make the Chinese one of it.
 
     Returns
     -------
@@ -92,43 +69,33 @@ def synced(english, chinese):
     dropped : dict of str
         By id, the Chinese texts for which the English edition has no cell.
     """
+    for cell in markdown_cells(english).values():
+        link(cell, without_link(cell.source), "中文", CHINESE)
     nb, old = copy.deepcopy(english), markdown_cells(chinese)
-    for cell in markdown_cells(nb).values():
-        text, known = text_of(cell), old.pop(cell.id, None)
-        if known is not None and is_chinese(text_of(known)):
-            text = text_of(known)
-            if HASH in known.metadata:
-                cell.metadata[HASH] = known.metadata[HASH]
-        cell.source = with_link(text, cell.id, "English", ENGLISH)
-    return nb, {id: text_of(cell) for id, cell in old.items() if is_chinese(cell.source)}
+    for id, cell in markdown_cells(nb).items():
+        known = old.pop(id, cell)
+        known = known if is_chinese(without_link(known.source)) else cell
+        link(cell, without_link(known.source), "English", ENGLISH)
+        if HASH in known.metadata:
+            cell.metadata[HASH] = known.metadata[HASH]
+    return nb, {
+        id: without_link(cell.source) for id, cell in old.items() if is_chinese(cell.source)
+    }
 
 
 def to_translate(english, chinese):
-    """What waits for a translator.
-
-    Returns
-    -------
-    missing, stale : list of str
-        Ids of the cells without Chinese text, and of those of which nobody has said that they are
-        right for the English text as it is now.
-    """
-    missing, stale = [], []
+    """Ids of the cells without Chinese text, and of those made for another English text."""
+    sources, missing, stale = markdown_cells(english), [], []
     for id, cell in markdown_cells(chinese).items():
-        if not is_chinese(text_of(cell)):
+        if not is_chinese(without_link(cell.source)):
             missing.append(id)
-        elif cell.metadata.get(HASH) != digest(text_of(markdown_cells(english)[id])):
+        elif cell.metadata.get(HASH) != digest(without_link(sources[id].source)):
             stale.append(id)
     return missing, stale
 
 
 def read_texts(path):
-    """The markdown texts of a file for --take, by id.
-
-    Raises
-    ------
-    EditionsError
-        If the file can't be read, has text before its first cell, or names a cell twice.
-    """
+    """The markdown texts of a file for --take, by id."""
     try:
         start, *parts = re.split(r"(?m)^%% *(.*)$", Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
@@ -147,28 +114,54 @@ def read_texts(path):
 
 
 def take(texts, english, chinese):
-    """Put Chinese texts into the (synced) Chinese edition, as translations of today's English.
-
-    Raises
-    ------
-    EditionsError
-        If one has no cell, or no Chinese in it; then none is taken.
-    """
+    """Put Chinese texts, all or none, into the (synced) Chinese edition, for today's English."""
     sources, cells = markdown_cells(english), markdown_cells(chinese)
     if unknown := [id for id in texts if id not in cells]:
         raise EditionsError(f"{ENGLISH} has no markdown cell with the id {', '.join(unknown)}.")
     if foreign := [id for id, text in texts.items() if not is_chinese(without_link(text))]:
         raise EditionsError(f"There is no Chinese in the text for {', '.join(foreign)}.")
     for id, text in texts.items():
-        cells[id].source = with_link(without_link(text), id, "English", ENGLISH)
-        cells[id].metadata[HASH] = digest(text_of(sources[id]))
+        link(cells[id], without_link(text), "English", ENGLISH)
+        cells[id].metadata[HASH] = digest(without_link(sources[id].source))
 
 
-def keep_dropped(dropped, path):
+def keep(dropped, path):
     """Append texts to a file from which --take can read them, once their ids are put right."""
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(f"%% markdown {id}\n{text}\n\n" for id, text in dropped.items())
+
+
+def update(args, root):
+    """Do what the command line says, and return what is left for a person to do, in sentences."""
+    paths, problems = [root / ENGLISH, root / CHINESE], []
+    if not paths[0].is_file():
+        raise EditionsError(f"there is no {paths[0]}.")
+    before = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in paths]
+    english, chinese = (
+        nbformat.reads(text, as_version=4) if text else nbformat.v4.new_notebook()
+        for text in before
+    )
+    chinese, dropped = synced(english, chinese)
+    for path in args.take:
+        take(read_texts(path), english, chinese)
+    known = {id: without_link(cell.source) for id, cell in markdown_cells(chinese).items()}
+    take({id: known.get(id, "") for id in args.agree}, english, chinese)
+    if dropped and not args.check:
+        keep(dropped, root / DROPPED)
+        ids = ", ".join(dropped)
+        problems.append(f"No English cell has the id {ids} now: the Chinese text is in {DROPPED}.")
+    for path, old, new in zip(paths, before, map(as_text, (english, chinese)), strict=True):
+        if new != old and args.check:
+            problems.append(f"{path.name} is not as `python tools/dev/editions.py` writes it.")
+        elif new != old:
+            write(path, new)
+    missing, stale = to_translate(english, chinese)
+    if missing:
+        problems.append(f"No Chinese text yet: {', '.join(missing)}.")
+    if stale:
+        problems.append(f"The English is no longer what was translated: {', '.join(stale)}.")
+    return problems
 
 
 def main(argv=None, root=ROOT):
@@ -177,42 +170,12 @@ def main(argv=None, root=ROOT):
     parser.add_argument("--check", action="store_true", help="only say what is not up to date")
     parser.add_argument("--take", nargs="+", default=[], metavar="FILE", help="texts to put in")
     parser.add_argument("--agree", nargs="+", default=[], metavar="ID", help="still right as it is")
-    args = parser.parse_args(argv)
-    paths = [root / ENGLISH, root / CHINESE]
     try:
-        if not paths[0].is_file():
-            raise EditionsError(f"there is no {paths[0]}.")
-        before = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in paths]
-        english, chinese = (
-            nbformat.reads(text, as_version=4) if text else nbformat.v4.new_notebook()
-            for text in before
-        )
-        english = linked(english)
-        chinese, dropped = synced(english, chinese)
-        for path in args.take:
-            take(read_texts(path), english, chinese)
-        known = {id: text_of(cell) for id, cell in markdown_cells(chinese).items()}
-        take({id: known.get(id, "") for id in args.agree}, english, chinese)
+        problems = update(parser.parse_args(argv), root)
     except (EditionsError, nbformat.reader.NotJSONError) as error:
-        print(f"Nothing was changed: {error}", file=sys.stderr)
-        return 1
-    problems = []
-    if dropped and not args.check:
-        keep_dropped(dropped, root / DROPPED)
-        ids = ", ".join(dropped)
-        problems.append(f"No English cell has the id {ids} now: the Chinese text is in {DROPPED}.")
-    for path, old, nb in zip(paths, before, (english, chinese), strict=True):
-        if (text := as_text(nb)) != old:
-            if args.check:
-                problems.append(f"{path.name} is not as `python tools/editions.py` would write it.")
-            else:
-                write(path, text)
-    missing, stale = to_translate(english, chinese)
-    if missing:
-        problems.append(f"No Chinese text yet: {', '.join(missing)}.")
-    if stale:
-        problems.append(f"The English is no longer what was translated: {', '.join(stale)}.")
-    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+        problems = [f"Nothing was changed: {error}"]
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -15,27 +15,15 @@ from tools.run_notebook import as_text
 # Cells whose pictures the READMEs show.
 SHOWN = {"compare": "verdict.png", "grey": "rivals.png", "visitors": "strangers.png"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-METADATA = {
-    "kernelspec": {
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-        "name": "python3",
-    },
-    "language_info": {
-        "file_extension": ".py",
-        "mimetype": "text/x-python",
-        "name": "python",
-        "pygments_lexer": "ipython3",
-    },
-}
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
+LANGUAGE["pygments_lexer"] = "ipython3"
 
 
 def lighter(png):
     """The same picture in 256 colours, a third of its size (history keeps every one), as base64."""
-    picture, buffer = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
-    picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(
-        buffer, "PNG", optimize=True
-    )
+    buffer, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.quantize(256, method=Image.Quantize.MEDIANCUT).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -71,7 +59,7 @@ def normalised(nb):
     places = [(f"{sys.prefix}{os.sep}", f".venv{os.sep}"), (f"{ROOT}{os.sep}", "")]
     places.sort(key=lambda pair: -len(pair[0]))  # .venv lies inside the repo
     nb = copy.deepcopy(nb)
-    nb.metadata = METADATA
+    nb.metadata = {"kernelspec": KERNEL, "language_info": LANGUAGE}
     for cell in nb.cells:
         for key in ("execution", "collapsed", "scrolled", "ExecuteTime", "trusted"):
             cell.metadata.pop(key, None)
