@@ -6,8 +6,7 @@ several times faster; sums, weights and the loss stay in 32 bits, so that nothin
 NVIDIA cards only.
 """
 
-import os
-
+import joblib
 import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
@@ -125,9 +124,7 @@ def _fast_bfloat16_unit():
 
 def _count_cores():
     """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux: a container may own only some of them
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return joblib.cpu_count()  # it knows a container's share, too
 
 
 def _channels_last(x):
