@@ -41,7 +41,7 @@ bench: setup-dev
 # Chinese edition up to date.
 store: setup-dev
 	@BODY=bundled IMGS= CUDA_VISIBLE_DEVICES= $(PY) tools/run_notebook.py demo.ipynb --store
-	@$(PY) tools/editions.py
+	@$(PY) tools/dev/editions.py
 
 clean:
 	rm -rf out models .ruff_cache

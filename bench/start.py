@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.report import ROOT, table
-from tools.browser import install_browser
-from tools.lab_page import browsing, chromium_at, serving
+from tools.dev.browser import install_browser
+from tools.dev.lab_page import browsing, chromium_at, serving
 
 IMPORTS = "import tutorial\nfrom fastai.vision.all import *\nfrom tutorial import *\n"
 KERNEL = """

@@ -18,6 +18,7 @@ NOTEBOOK = ROOT / "demo.ipynb"
 # The stored outputs come from the bundled body on the project's own pictures, on a CPU.
 os.environ.update(BODY="bundled", CUDA_VISIBLE_DEVICES="", JUPYTER_PREFER_ENV_PATH="1")
 os.environ.pop("IMGS", None)
+os.environ.setdefault("MAKELEVEL", "1")  # as under `make test`
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 

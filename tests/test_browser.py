@@ -13,9 +13,9 @@ import psutil
 import pytest
 from conftest import NOTEBOOK, ROOT, code_cells, project_files
 
-from tools import browser
-from tools.editions import CHINESE
-from tools.lab_page import KERNEL, RUN, browsing, chromium_at, serving
+from tools.dev import browser
+from tools.dev.editions import CHINESE
+from tools.dev.lab_page import KERNEL, RUN, browsing, chromium_at, serving
 
 RUN_ALL_S = 900
 OUT = ROOT / "out" / "browser"

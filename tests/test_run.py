@@ -12,7 +12,7 @@ from conftest import ROOT, code_cells
 from PIL import Image
 from safetensors.torch import load_file
 
-from tools.run_notebook import WIDGET
+from tools.dev.store import WIDGET
 from tutorial import recipe
 
 # Right answers of 33. Of the 20 seeds in bench/stability.md the worst has 30 both times, the stored

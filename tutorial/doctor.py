@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+import joblib
 import pandas as pd
 from fastcore.parallel import parallel
 from PIL import Image, UnidentifiedImageError
@@ -62,7 +63,7 @@ def check_images(path):
         notes = parallel(
             _examine,
             [picture.file for picture in pictures],
-            n_workers=min(4, os.cpu_count() or 1),
+            n_workers=min(4, joblib.cpu_count()),
             threadpool=True,
             progress=len(pictures) > 1000,
         )

@@ -5,8 +5,7 @@ weights and the loss stay in 32 bits, so that small values are not lost (Micikev
 Precision Training", 2018). fastai's own ``to_bf16`` does this on NVIDIA GPUs only.
 """
 
-import os
-
+import joblib
 import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
@@ -122,9 +121,7 @@ def _fast_bfloat16_unit():
 
 def count_cores():
     """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux: a container may own only some of them
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return joblib.cpu_count()  # it knows a container's share, too
 
 
 def _channels_last(x):
