@@ -21,7 +21,7 @@ from fastai.vision.all import PILImage, Resize, get_image_files
 
 from bench.report import ROOT, hardware, table
 from tools.run_notebook import write
-from tutorial.start import check_folder
+from tutorial import check_folder
 
 REPORT = ROOT / "bench" / "scale.md"
 IMGS = ROOT / "imgs"

@@ -19,7 +19,7 @@ SEEDS = 10
 MAKERS = {"the notebook's": learner, "stock fastai": stock_learner}
 WHEN = ("after the head", "after all layers")
 # What training depends on, besides bench/limit.py.
-FILES = [f"tutorial/{name}.py" for name in ("backbone", "defaults", "precision", "reading")]
+FILES = [f"tutorial/{name}.py" for name in ("backbone", "defaults", "precision", "folders/reading")]
 KEPT = ROOT / "out" / "seeds.jsonl"  # an interrupted measurement goes on after its last seed
 
 

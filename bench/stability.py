@@ -33,7 +33,7 @@ WHEN = ("before", "after")  # fine-tuning
 KEPT = ROOT / "out" / "stability.jsonl"
 REPORT = ROOT / "bench" / "stability.md"
 # Besides the cells, what the numbers depend on.
-FILES = ["backbone", "defaults", "precision", "reading", "start", "verdict"]
+FILES = ["backbone", "defaults", "precision", "folders/reading", "start", "verdict"]
 FILES = [f"tutorial/{name}.py" for name in FILES]
 FOLDERS = ["weights", "imgs/train", "imgs/valid", "imgs/test"]
 

@@ -21,11 +21,9 @@ from PIL import Image, features
 from promises import keeps, untouched
 from torch._utils import ExceptionWrapper
 
-from tutorial import reading
-from tutorial.doctor import check_images
+from tutorial import check_folder, check_images, hello, split_images
 from tutorial.errors import FolderError, PictureError
-from tutorial.split import split_images
-from tutorial.start import check_folder, hello
+from tutorial.folders import reading
 
 NOBODY = 65534
 
@@ -390,7 +388,6 @@ CELLS = {
     "Load": """\
 import tutorial
 from fastai.vision.all import *
-from tutorial import *
 
 path = Path(os.environ["IMGS"])
 check_folder(path)

@@ -15,12 +15,10 @@ from fastai.vision.core import PILImage
 from PIL import Image
 from promises import keeps, state, untouched
 
-from tutorial import doctor, split
-from tutorial.doctor import check_images
+from tutorial import check_folder, check_images, split_images
 from tutorial.errors import FolderError
-from tutorial.findings import FINDINGS
-from tutorial.split import split_images
-from tutorial.start import check_folder
+from tutorial.folders import split
+from tutorial.folders.findings import PROBLEMS
 
 CLASSES = ("cat", "dog")
 
@@ -165,7 +163,7 @@ def test_an_odd_file_is_found_and_judged_as_fastai_judges_it(imgs, name, capsys)
     assert found(imgs) == {(problem, f"train/dog/{name}")}
     keeps(case, capsys.readouterr().out)
     if problem not in ("passed over", "stray file"):
-        assert FINDINGS[problem][1] == fastai_stops(file)
+        assert PROBLEMS[problem].stops == fastai_stops(file)
 
 
 def fastai_stops(file):
@@ -272,7 +270,7 @@ def test_an_odd_folder_is_found_and_judged_as_the_notebook_judges_it(imgs, case,
         "test picture without a class",
         "empty class",
     }
-    stops, said = any(FINDINGS[problem][1] for problem, _ in findings), capsys.readouterr().out
+    stops, said = any(PROBLEMS[problem].stops for problem, _ in findings), capsys.readouterr().out
     try:
         check_folder(imgs)
     except FolderError as error:
@@ -441,13 +439,13 @@ def test_every_finding_is_said_in_both_languages(imgs, capsys):
     assert max(map(len, english)) <= 96
     said = " ".join(said.split())  # long lines are broken, between two words
     for problem in set(table["problem"]):
-        chinese, stops, advice, 建议 = FINDINGS[problem]
+        chinese, stops, advice, 建议 = PROBLEMS[problem]
         number = (table["problem"] == problem).sum()
         english = f"{'✗' if stops else '•'} {problem} ({number}): {advice}"
         at = said.index(f"{english} {chinese}（{number}）：{建议}")
         assert (at > said.index("GOOD TO KNOW 仅供参考")) != stops
     assert list(table["stops training"]) == sorted(table["stops training"], reverse=True)
-    for chinese, _, english, 建议 in FINDINGS.values():
+    for chinese, _, english, 建议 in PROBLEMS.values():
         assert english.isascii() and english.endswith(".")
         assert not 建议.isascii() and 建议.endswith("。") and chinese
 

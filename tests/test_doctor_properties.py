@@ -20,12 +20,10 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 from promises import state, untouched
 
-from tutorial.doctor import COLUMNS, check_images
+from tutorial import check_folder, check_images, split_images
 from tutorial.errors import FolderError, PictureError
-from tutorial.findings import FINDINGS
-from tutorial.folders import picked
-from tutorial.split import split_images
-from tutorial.start import check_folder
+from tutorial.folders.check import COLUMNS
+from tutorial.folders.findings import PROBLEMS
 
 # The same examples in every run, and nothing kept on disk: what is written at all goes elsewhere.
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))
@@ -59,7 +57,7 @@ def examine(root):
         table = check_images(root)
     said.getvalue().encode("utf-8")
     assert list(table.columns) == COLUMNS
-    assert set(table["problem"]) <= set(FINDINGS)
+    assert set(table["problem"]) <= set(PROBLEMS)
     return table
 
 

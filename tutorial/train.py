@@ -43,9 +43,9 @@ from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
 from .defaults import fast_defaults
 from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
+from .folders import check_folder
 from .precision import _count_cores, describe_device
 from .report import epoch_line, write_report
-from .start import check_folder
 
 # The two trainings of the notebook: which layers, how many epochs if none are named, and at which
 # highest learning rate.
