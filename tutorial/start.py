@@ -12,9 +12,9 @@ from torchvision.models import resnet34 as plain_resnet34
 
 from .backbone import body_in_use
 from .draw import use_chinese_fonts
-from .folders.check import sound_pictures
+from .folders import check_folder
 from .folders.findings import BATCH
-from .folders.layout import count
+from .folders.layout import read_folder
 from .hints import explain_skipped_steps
 from .precision import best_dtype, describe_device
 
@@ -92,11 +92,10 @@ def hello(path, head_epochs, tune_epochs):
     """
     explain_skipped_steps()
     use_chinese_fonts()
-    pictures = sound_pictures(path)
-    counts = count(pictures)
+    counts = check_folder(path)
     device, precision = describe_device()
     train, valid = (sum(counts[split].values()) for split in ("train", "valid"))
-    tests = len(pictures) - train - valid
+    tests = sum(one.split == "test" for one in read_folder(path)[0])
     print(f"Python is {platform.python_version()}.")
     print(f"fastai is {fastai.__version__}, on PyTorch {torch.__version__.split('+')[0]}.")
     print(f"The device is {device}.")

@@ -39,16 +39,11 @@ def check_folder(path):
     FolderError
         Says the first of what `check_images` would say of folders that stop training.
     """
-    return count(sound_pictures(path))
-
-
-def sound_pictures(path):
-    """Return the list of `Picture` of a folder to train on; raise as `check_folder` does."""
     pictures, findings = read_folder(path)
     for finding in worst_first(findings):
         if finding.stops:
             raise FolderError(f"{finding} check_images(path) tells more.")
-    return pictures
+    return count(pictures)
 
 
 def check_images(path):

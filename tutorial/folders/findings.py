@@ -49,23 +49,20 @@ STOPS, KNOW = True, False
 # fmt: off
 PROBLEMS = {
     "unreadable": Problem("无法读取", STOPS,
-        "It cannot be opened: no permission, a broken link, or no ordinary file."
-        " Mend it or take it out.",
-        "打不开：可能没有权限，可能是失效的链接，也可能不是普通文件。请修好它，或者移走。"),
+        "It cannot be opened: no permission, a broken link, or no ordinary file. Take it out.",
+        "打不开：没有权限、链接失效，或不是普通文件。请修好或移走。"),
     "link in a circle": Problem("链接绕回自身", STOPS,
-        "This link leads back to a folder above it, so that fastai would find the same pictures"
-        " again and again. Take the link out.",
-        "这个链接又指回上层文件夹，fastai 会一遍遍地绕回来，把同样的图片找出许多次。"
-        "请删掉这个链接。"),
+        "This link leads back to a folder above it, and fastai would go round. Take it out.",
+        "这个链接指回上层文件夹，fastai 会一直绕圈。请删掉它。"),
     "split inside a class": Problem("类别里藏着 train 或 valid", STOPS,
         "It lies deeper than a class folder, but within a folder named train or valid: fastai"
         " would use its pictures, too. Move or rename that folder.",
         "它比类别文件夹更深，却在一个名叫 train 或 valid 的文件夹里，fastai 会把这些图片也拿来用。"
         "请移走那个文件夹，或者改名。"),
     "no train folder": Problem("没有 train 文件夹", STOPS,
-        "There is no folder named train. If your classes lie here side by side,"
+        "No folder named train holds classes. If yours lie here side by side,"
         " split_images(path, new_folder) writes a copy with train and valid.",
-        "找不到名为 train 的文件夹。如果各个类别的文件夹直接放在这里，"
+        "没有装着各个类别的 train 文件夹。如果各个类别的文件夹直接放在这里，"
         "split_images(path, new_folder) 会另外复制一份，分成 train 和 valid。"),
     "no valid folder": Problem("没有 valid 文件夹", STOPS,
         "There is no folder named valid. If yours is called val, rename it; if you have none,"
@@ -79,13 +76,11 @@ PROBLEMS = {
         f"Training needs at least {BATCH} pictures, one batch. Add some.",
         f"训练至少需要 {BATCH} 张图片，也就是一个批次。请再添一些。"),
     "class only in train": Problem("类别只在训练集里", STOPS,
-        "valid has no picture of this class, so nobody can tell how well it is learned."
-        " Move some there.",
-        "验证集里没有这个类别的图片，学得好不好就无从知道。请挪几张过去。"),
+        "valid has no picture of this class, so nobody can tell how well it is learned. Add some.",
+        "验证集里没有这个类别，学得好不好无从知道。请挪几张过去。"),
     "class only in valid": Problem("类别只在验证集里", STOPS,
-        "train has no picture of this class, so it cannot be learned."
-        " Add some, or correct the folder's name.",
-        "训练集里没有这个类别的图片，根本学不到。请补上图片，或者改正文件夹的名字。"),
+        "train has no picture of this class, so it cannot be learned. Add some, or mend the name.",
+        "训练集里没有这个类别，根本学不到。请补上图片，或改正名字。"),
     "not an image": Problem("不是图片", STOPS,
         "It is named like a picture, but Pillow finds none in it: perhaps a web page, an empty"
         " file, HEIC, SVG or RAW. Save it as JPEG, or take it out.",
@@ -101,13 +96,11 @@ PROBLEMS = {
         "It has so many pixels that Pillow refuses it as a decompression bomb. Shrink a copy.",
         "像素太多，Pillow 怀疑它是“解压炸弹”，拒绝打开。请换成缩小后的图片。"),
     "in two splits": Problem("跨数据集重复", KNOW,
-        "Byte for byte the same picture in two of train, valid and test: the result will look"
-        " better than it is. Keep one.",
-        "训练集、验证集、测试集中的两个里有完全相同的图片，结果会显得比实际好。请只留一张。"),
+        "Byte for byte the same picture in two of train, valid and test flatters the result.",
+        "训练、验证、测试集里有相同的图片，结果会显得偏好。只留一张。"),
     "in two classes": Problem("跨类别重复", KNOW,
-        "Byte for byte the same picture in two classes: one of the labels is wrong."
-        " Keep the right one.",
-        "两个类别里有完全相同的图片，其中一个标签是错的。请只留对的那张。"),
+        "Byte for byte the same picture in two classes: one label is wrong. Keep the right one.",
+        "两个类别里有相同的图片，其中一个标签错了。只留对的那张。"),
     "duplicate": Problem("重复", KNOW,
         "Byte for byte the same as another file, so it counts twice. Keep one.",
         "和另一个文件完全相同，等于算了两遍。请只留一张。"),
@@ -120,9 +113,8 @@ PROBLEMS = {
         "No picture lies directly in this folder, so it is no class.",
         "文件夹里没有直接放着的图片，所以不会被当作一个类别。"),
     "names almost alike": Problem("名字几乎相同", KNOW,
-        "These names differ only in capitals or spaces, yet count as different classes."
-        " Give them one name.",
-        "这些名字只差在大小写或空格，却会被当作不同的类别。请统一成一个名字。"),
+        "These differ only in capitals or spaces, yet count as two classes. Give them one name.",
+        "这些名字只差在大小写或空格，却算作不同类别。请统一名字。"),
     "outside a class": Problem("不在类别文件夹里", KNOW,
         "It lies beside the class folders and is passed over. Move it into its class.",
         "它和类别文件夹放在同一层，会被跳过。请移进它所属的类别。"),
@@ -133,16 +125,14 @@ PROBLEMS = {
         "Neither its name nor its folder tells a class: it gets a guess, but no verdict.",
         "从文件名和文件夹都看不出类别：网络会给出判断，但没法评对错。"),
     "16-bit or more": Problem("16 位或更高", KNOW,
-        "fastai cuts off all values above 255, so that it mostly turns white."
-        " Save it as 8-bit, scaled.",
-        "fastai 会把大于 255 的值都截掉，图片大多变成一片白。请按比例换算成 8 位再保存。"),
+        "fastai cuts off all values above 255, so that it mostly turns white. Save it as 8-bit.",
+        "fastai 会截掉大于 255 的值，图片大多变白。请换算成 8 位。"),
     "CMYK": Problem("CMYK", KNOW,
         "Colours for printing; turned into RGB they may look off. Better save it as RGB.",
         "这是印刷用的颜色模式，转成 RGB 后可能偏色。最好另存为 RGB。"),
     "transparent": Problem("有透明部分", KNOW,
-        "fastai drops transparency, and whatever colour hides beneath it shows."
-        " Put it on a plain ground.",
-        "fastai 会丢掉透明信息，底下藏着的颜色就会露出来。最好先给它垫上纯色背景。"),
+        "fastai drops transparency and shows the colour beneath. Put it on a plain ground.",
+        "fastai 会丢掉透明信息，露出底下的颜色。请先垫上纯色背景。"),
     "animated": Problem("动图或多页图", KNOW,
         "fastai takes the first frame and no other.",
         "fastai 只取第一帧。"),
@@ -155,8 +145,10 @@ PROBLEMS = {
         f"Its shorter side has fewer than {SMALL} pixels; blown up to 224 it will be a blur.",
         f"短边不到 {SMALL} 像素，放大到 224 会很模糊。"),
     "huge": Problem("过大", KNOW,
-        "Works, but opening it is slow each time. A copy 500 pixels wide would do.",
-        "能用，但每次打开都很慢。缩小到 500 像素宽就够了。"),
+        "Works, but opening it takes longer than learning from it. resize_images(path,"
+        " dest=new_folder, max_size=500, recurse=True), which is fastai's, writes smaller copies.",
+        "能用，但每次打开都比学习还慢。fastai 的"
+        " resize_images(path, dest=new_folder, max_size=500, recurse=True) 会另存缩小的副本。"),
     "wrong extension": Problem("扩展名不符", KNOW,
         "Its name says one format, its content is another. fastai reads it all the same.",
         "扩展名和真实格式对不上。fastai 照样能读。"),

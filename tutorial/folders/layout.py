@@ -5,7 +5,7 @@ It goes by names alone and opens no file.
 
 import os
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +47,10 @@ class Folder:
         """Return the pictures in this folder and in all folders below it."""
         return [file for folder in self.below() for file in folder.pictures]
 
+    def classes(self):
+        """Return the pictures that lie directly in each folder, {class: files}."""
+        return {folder.place.name: folder.pictures for folder in self.folders if folder.pictures}
+
 
 def read_folder(path):
     """Read a folder of pictures.
@@ -74,55 +78,43 @@ def read_folder(path):
     if not os.path.isdir(path):  # unlike Path.is_dir, it never raises
         kind = "is a file, not a folder" if os.path.exists(path) else "does not exist"
         raise FolderError(
-            f"{path} {kind}. Name the folder that holds train and valid, as path or in IMGS."
+            f"{path} {kind}. Name the folder that holds train and valid. The notebook takes its"
+            " from IMGS=folder."
         )
-    root = read(path, SPLITS.__contains__)
+    root = read(path, lambda name: name in SPLITS)
     there = {folder.place.name: folder for folder in root.folders}
     train, valid, test = (there.get(name, Folder(path / name)) for name in SPLITS)
-    tops, findings = [root], [*inner_splits(train), *inner_splits(valid)]
-    if not any(folder.pictures for folder in train.folders):
+    findings = [*inner_splits(train), *inner_splits(valid)]
+    if not train.classes():
         beside = read(path, lambda name: name not in SPLITS)
-        if any(folder.pictures for folder in beside.folders) or "train" not in there:
-            tops, train = [beside, *root.folders], beside
+        if beside.classes() or "train" not in there:
             findings.append(Finding(path, "no train folder"))
+            train, root = beside, Folder(path, folders=[beside, *root.folders])
     if "valid" not in there:
         findings.append(Finding(path, "no valid folder"))
-    for folder in (folder for top in tops for folder in top.below()):
-        # A README beside the classes is nobody's mistake.
-        findings += [
-            f for f in folder.findings if folder.place != path or f.problem != "passed over"
-        ]
+    findings += [finding for folder in root.below() for finding in folder.findings]
     odd = {finding.place for finding in findings if finding.stops}
     findings += [*around_classes(train, odd), *around_classes(valid, odd)]
+    if train.classes() or "train" in there:
+        findings += compare_classes(train, there.get("valid"))
     pictures = [
-        Picture(split, folder.place.name, file)
-        for split, top in (("train", train), ("valid", valid))
-        for folder in top.folders
-        for file in folder.pictures
+        Picture(split, label, file)
+        for split, folder in (("train", train), ("valid", valid))
+        for label, files in folder.classes().items()
+        for file in files
     ]
-    if pictures or "train" in there:
-        findings += compare_classes(count(pictures), train.place, there.get("valid"))
-    findings += names_alike(pictures, path)
-    classes = count(pictures)["train"]
-    tests = [Picture("test", true_class(file, classes), file) for file in test.all_pictures()]
-    findings += [Finding(p.file, "test picture without a class") for p in tests if p.label is None]
-    return pictures + tests, findings
+    for file in test.all_pictures():
+        pictures.append(Picture("test", true_class(file, train.classes()), file))
+        if pictures[-1].label is None:
+            findings.append(Finding(file, "test picture without a class"))
+    return pictures, findings
 
 
-def read(place, wanted=lambda name: True, above=()):
-    """Read a folder and all below it, each once.
+def read(place, wanted=None, above=()):
+    """Return a `Folder`, read with all below it; links that lead back `above` are not followed.
 
-    Parameters
-    ----------
-    place : Path
-    wanted : callable
-        Tells by its name whether a folder directly in `place` is to be read.
-    above : tuple of str
-        The real paths of the folders above: a link that leads back to one is not followed.
-
-    Returns
-    -------
-    Folder
+    `wanted` is for the folder at the top: tells by their names which folders in it are read. Other
+    files beside these, such as a README, are nobody's mistake.
     """
     real = os.path.realpath(place)
     if real in above:
@@ -133,31 +125,20 @@ def read(place, wanted=lambda name: True, above=()):
         return Folder(place, findings=[Finding(place, "unreadable", error.strerror or "")])
     folder = Folder(place)
     for one in inside:
-        hidden = one.name.startswith(".")
-        litter = one.name.lower() in LITTER or one.name.startswith("._")
-        if os.path.isdir(one) and not hidden and wanted(one.name):
+        hidden, is_folder = one.name.startswith("."), os.path.isdir(one)
+        if is_folder and not hidden and (wanted is None or wanted(one.name)):
             inner = read(one, above=(*above, real))
-            if not litter or inner.all_pictures():
+            if one.name.lower() not in LITTER or inner.all_pictures():
                 folder.folders.append(inner)
                 continue
-        if litter:
+        if one.name.lower() in LITTER or one.name.startswith("._"):
             folder.findings.append(Finding(one, "stray file"))
-        elif hidden or os.path.isdir(one):
-            continue
-        elif f".{one.name.split('.')[-1].lower()}" in image_extensions:
-            folder.pictures.append(one)
-        else:
-            folder.findings.append(Finding(one, "passed over"))
+        elif not hidden and not is_folder:
+            if f".{one.name.split('.')[-1].lower()}" in image_extensions:
+                folder.pictures.append(one)
+            elif wanted is None:
+                folder.findings.append(Finding(one, "passed over"))
     return folder
-
-
-def count(pictures):
-    """Return how many pictures each class has, {"train": {class: number}, "valid": ...}."""
-    counts = {"train": Counter(), "valid": Counter()}
-    for split, label, _ in pictures:
-        if split in counts:
-            counts[split][label] += 1
-    return {split: dict(numbers) for split, numbers in counts.items()}
 
 
 def inner_splits(split):
@@ -184,9 +165,10 @@ def around_classes(split, odd):
                 yield Finding(inner.place, "nested folder", str(len(inner.all_pictures())))
 
 
-def compare_classes(counts, home, valid):
-    """Yield what is odd about the classes in `home`, and in the Folder `valid`, if there is one."""
-    train, others = counts["train"], counts["valid"]
+def compare_classes(train_folder, valid_folder):
+    """Yield what is odd about the classes of train and, if there is such a Folder, of valid."""
+    home, train = train_folder.place, {k: len(v) for k, v in train_folder.classes().items()}
+    others = valid_folder.classes() if valid_folder else {}
     if len(train) < 2:
         yield Finding(home, "fewer than two classes", ", ".join(train))
     if sum(train.values()) < BATCH:
@@ -194,17 +176,28 @@ def compare_classes(counts, home, valid):
     if train and max(train.values()) > UNEVEN * min(train.values()):
         most, least = max(train, key=train.get), min(train, key=train.get)
         yield Finding(home, "imbalance", f"{most} {train[most]} : {least} {train[least]}")
-    for label in sorted(train.keys() - others) if valid else ():
+    for label in sorted(train.keys() - others) if valid_folder else ():
         yield Finding(home / label, "class only in train")
     for label in sorted(others.keys() - train):
-        yield Finding(valid.place / label, "class only in valid")
-
-
-def names_alike(pictures, path):
-    """Yield the class names that a person would take for one."""
+        yield Finding(valid_folder.place / label, "class only in valid")
     alike = defaultdict(list)
-    for label in sorted({picture.label for picture in pictures}):
+    for label in sorted(train | others):
         alike[unicodedata.normalize("NFKC", label).casefold().strip()].append(label)
     for names in alike.values():
         if len(names) > 1:
-            yield Finding(path, "names almost alike", ", ".join(names))
+            yield Finding(home, "names almost alike", ", ".join(names))
+
+
+def by_class(pictures, split):
+    """Return the files of each class in "train" or "valid", {class: files}."""
+    classes = {}
+    for one in pictures:
+        if one.split == split:
+            classes.setdefault(one.label, []).append(one.file)
+    return classes
+
+
+def count(pictures):
+    """Return how many pictures each class has, {"train": {class: number}, "valid": ...}."""
+    splits = {split: by_class(pictures, split) for split in ("train", "valid")}
+    return {split: {k: len(files) for k, files in splits[split].items()} for split in splits}

@@ -62,10 +62,7 @@ def examine(file):
         return [Finding(file, "unreadable", error.strerror or "")]
     try:
         with Image.open(file) as picture:
-            header = from_header(picture, f".{file.name.split('.')[-1].lower()}")
-            with one_at_a_time if picture.width * picture.height > HUGE else nullcontext():
-                pixels = from_pixels(picture)
-            notes = header + pixels + from_marks(picture)
+            notes = list(look_at(picture, f".{file.name.split('.')[-1].lower()}"))
     except UnidentifiedImageError:
         notes = [("not an image",)]
     except Image.DecompressionBombError:
@@ -75,41 +72,32 @@ def examine(file):
     return [Finding(file, *note) for note in notes]
 
 
-def from_header(picture, extension):
-    """Return problem and detail of what a picture's header tells."""
-    size = f"{picture.width} x {picture.height}"
+def look_at(picture, extension):
+    """Yield problem and detail of what a picture's header, its pixels and its marks tell."""
+    size, pixels = f"{picture.width} x {picture.height}", picture.width * picture.height
     kind = "JPEG" if picture.format == "MPO" else picture.format  # MPO: what many phones write
-    notes = {
-        ("tiny", size): min(picture.size) < SMALL,
-        ("huge", size): picture.width * picture.height > SLOW,
-        ("CMYK",): picture.mode == "CMYK",
-        ("16-bit or more", f"mode {picture.mode}"): picture.mode.startswith(("I", "F")),
-        ("wrong extension", kind): Image.registered_extensions().get(extension) != kind,
-    }
-    return [note for note, true in notes.items() if true]
-
-
-def from_pixels(picture):
-    """Decode a picture to RGB, as fastai does; note transparency, if any pixel has it."""
+    if min(picture.size) < SMALL:
+        yield "tiny", size
+    if pixels > SLOW:
+        yield "huge", size
+    if picture.mode == "CMYK":
+        yield ("CMYK",)
+    if picture.mode.startswith(("I", "F")):
+        yield "16-bit or more", f"mode {picture.mode}"
+    if Image.registered_extensions().get(extension) != kind:
+        yield "wrong extension", kind
     # A JPEG can be decoded to an eighth of its size, which still reads the file to its end.
     picture.draft(picture.mode, (32, 32))
-    picture.load()
-    picture.convert("RGB")
-    if picture.has_transparency_data:
-        lowest, _ = picture.convert("RGBA").getchannel("A").getextrema()
-        return [("transparent",)] if lowest < 255 else []
-    return []
-
-
-def from_marks(picture):
-    """Note what fastai does not read: further frames, and how the camera was held."""
-    notes = []
-    with suppress(Exception):  # damaged marks; fastai does not read them either
+    with one_at_a_time if pixels > HUGE else nullcontext():
+        picture.load()
+        picture.convert("RGB")  # as fastai does
+        if picture.has_transparency_data and picture.convert("RGBA").getextrema()[3][0] < 255:
+            yield ("transparent",)
+    with suppress(Exception):  # of damaged marks; fastai does not read them either
         if picture.getexif().get(ORIENTATION) in range(2, 9):
-            notes.append(("rotated",))
+            yield ("rotated",)
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
-            notes.append(("animated",))
-    return notes
+            yield ("animated",)
 
 
 def format_of(file):

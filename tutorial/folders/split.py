@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from ..download import sha256
 from ..errors import FolderError
 from .findings import printable
-from .layout import read_folder
+from .layout import by_class, read_folder
 
 
 def split_images(path, new_folder, share=0.2, seed=42):
@@ -73,12 +72,9 @@ def check_place(path, new):
 
 def classes_to_split(pictures, path):
     """Return the pictures of each class, {class: files}."""
-    if any(one.split == "valid" for one in pictures):
+    if by_class(pictures, "valid"):
         raise FolderError(f"{path / 'valid'} already holds pictures, so nothing needs a split.")
-    classes = defaultdict(list)
-    for split, label, file in pictures:
-        if split == "train":
-            classes[label].append(file)
+    classes = by_class(pictures, "train")
     if len(classes) < 2:
         raise FolderError(f"{path} holds fewer than two folders of pictures; a split needs two.")
     return classes
