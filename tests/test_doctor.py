@@ -269,8 +269,8 @@ def test_copies(imgs, capsys):
     }
     assert set(table["detail"]) == {"= train/cat/0.jpg"}
     said = capsys.readouterr().out
-    for where in ("the same class", "another class", "another split"):
-        keeps(f"a copy in {where}", said)
+    for case in ("a copy in the same class", "a copy in another class", "a copy in another split"):
+        keeps(case, said)
 
 
 def test_a_mac_s_folder_is_litter_unless_pictures_lie_in_it(imgs):

@@ -177,22 +177,6 @@ def test_check_folder_counts_pictures_and_ignores_the_rest(tmp_path):
     assert check_folder(tmp_path) == {"train": {"a": 9, "b": 8}, "valid": {"a": 1, "b": 2}}
 
 
-@pytest.mark.parametrize(
-    ("counts", "words"),
-    [
-        ({}, "There is no folder"),
-        ({"train/a": 9, "train/b": 9}, "There is no folder"),
-        ({"train/a": 20, "valid/a": 2}, "fewer than two classes"),
-        ({"train/a": 3, "train/b": 3, "valid/a": 1, "valid/b": 1}, "fewer than 16"),
-        ({"train/a": 9, "train/b": 9, "valid/a": 1, "valid/c": 1}, "b, c"),
-    ],
-)
-def test_check_folder_says_in_one_sentence_what_is_wrong(tmp_path, counts, words):
-    make_folder(tmp_path, counts)
-    with pytest.raises(FolderError, match=words):
-        check_folder(tmp_path)
-
-
 def test_times_are_said_as_a_person_would():
     assert in_words(1) == "about 5 seconds"
     assert in_words(42) == "about 40 seconds"
