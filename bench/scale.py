@@ -21,8 +21,8 @@ from pathlib import Path
 from fastai.vision.all import PILImage, Resize, get_image_files
 
 from bench.report import ROOT, hardware, mean_sd, table
+from tutorial import check_folder
 from tutorial.files import write_whole
-from tutorial.start import check_folder
 
 REPORT = ROOT / "bench" / "scale.md"
 IMGS = ROOT / "imgs"

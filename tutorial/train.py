@@ -39,9 +39,9 @@ from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
 from .defaults import fast_defaults
 from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
+from .folders import check_folder
 from .precision import count_cores, describe_device
 from .report import epoch_line, write_report
-from .start import check_folder
 
 PLAN = recipe.HEAD, recipe.ALL
 ARCHS = {arch.__name__: arch for arch in (resnet34, efficientnet_lite0)}
