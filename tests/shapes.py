@@ -59,3 +59,12 @@ def squares(root, seed=0, **counts):
             pixels = rng.integers(0, 80, (70, 64, 3)) + light
             Image.fromarray(pixels.astype(np.uint8)).save(place)
     return root
+
+
+def loaders(root, size=64):
+    """Plain loaders of a folder, of batches of four, on the CPU."""
+    from fastai.vision.all import ImageDataLoaders, Resize  # takes seconds
+
+    return ImageDataLoaders.from_folder(
+        root, valid="valid", item_tfms=Resize(size), bs=4, num_workers=0, device="cpu"
+    )

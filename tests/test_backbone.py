@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.models as tvm
-from fastai.vision.all import ImageDataLoaders, Normalize, Resize
-from fastai.vision.learner import vision_learner
+from fastai.vision.all import Normalize, vision_learner
 from limits import needs_root, ordinary_user, public, small_disk  # noqa: F401  public is a fixture
 from promises import keeps, untouched
 from safetensors.torch import load_file, save_file
-from shapes import squares
+from shapes import loaders, squares
 
 from tutorial import backbone, download
 from tutorial.backbone import BodyError, body_in_use, resnet34
@@ -190,14 +189,19 @@ def test_a_failed_download_leaves_nothing_and_falls_back(monkeypatch, server, fa
     assert litter() == [] and server.asked == 1
 
 
-def test_without_imagenets_body_an_order_for_it_fails_and_so_does_having_neither(
-    monkeypatch, server, bundled
-):
+@pytest.mark.parametrize(
+    ("wanted", "case"),
+    [
+        ("auto", "neither body can be had"),
+        ("imagenet", "BODY=imagenet, and it can't be had"),
+        ("best", "BODY has a wrong value"),
+    ],
+)
+def test_a_body_that_nobody_has_is_refused(monkeypatch, server, bundled, wanted, case):
     server.do = not_found
     bundled.unlink()
-    assert "404" in refused("neither body can be had")
-    monkeypatch.setenv("BODY", "imagenet")
-    assert "404" in refused("BODY=imagenet, and it can't be had")
+    monkeypatch.setenv("BODY", wanted)
+    refused(case)
 
 
 def test_a_download_that_is_stopped_leaves_nothing(monkeypatch, server):
@@ -231,9 +235,8 @@ def test_a_name_look_up_that_hangs_is_not_waited_for(monkeypatch):
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize("wanted", ["auto", ""])
-def test_a_closed_port_is_said_to_be_out_of_reach(monkeypatch, wanted):
-    monkeypatch.setenv("BODY", wanted)
+def test_a_closed_port_is_said_to_be_out_of_reach(monkeypatch):
+    monkeypatch.setenv("BODY", "")  # as "auto"
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         imagenet_at(monkeypatch, closed.getsockname()[1])
@@ -370,11 +373,6 @@ def test_the_bundled_body_is_used_without_a_network_and_said_once(
 # --- other words in BODY
 
 
-def test_a_wrong_value_of_body_names_the_right_ones(monkeypatch):
-    monkeypatch.setenv("BODY", "best")
-    refused("BODY has a wrong value")
-
-
 def test_imagenets_body_is_used_with_its_last_layer_where_that_fits(
     monkeypatch, no_network, state, capsys
 ):
@@ -451,22 +449,11 @@ def test_a_safetensors_file_cut_short_is_named(monkeypatch, no_network, bundled)
 # --- in fastai, and without a trained body
 
 
-def loaders(tmp_path):
-    return ImageDataLoaders.from_folder(
-        squares(tmp_path / "imgs", train=4, valid=2),
-        valid="valid",
-        item_tfms=Resize(64),
-        bs=4,
-        num_workers=0,
-        device="cpu",
-    )
-
-
 def test_vision_learner_takes_it_as_it_takes_torchvisions(monkeypatch, tmp_path, trunk, bundled):
     save_file(trunk, bundled)
     write_sums(bundled)
     monkeypatch.setenv("BODY", "bundled")
-    dls = loaders(tmp_path)
+    dls = loaders(squares(tmp_path / "imgs", train=4, valid=2))
     learn = vision_learner(dls, resnet34)
     body, head = learn.model
     assert torch.equal(body[0].weight, load_file(bundled)["conv1.weight"].float())
@@ -485,7 +472,7 @@ def test_random_weights_need_no_file(no_network, tmp_path, bundled, state, capsy
     bundled.unlink()
     torch.manual_seed(0)
     assert torch.equal(resnet34().conv1.weight, state["conv1.weight"])
-    dls = loaders(tmp_path)
+    dls = loaders(squares(tmp_path / "imgs", train=4, valid=2))
     learn = vision_learner(dls, resnet34, pretrained=False)
     assert learn.model[0][0].weight.requires_grad
     assert not any(isinstance(step, Normalize) for step in dls.after_batch.fs)

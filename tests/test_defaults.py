@@ -8,9 +8,9 @@ import pytest
 import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import BnFreeze
-from fastai.vision.all import ImageDataLoaders, Learner, Resize, accuracy, set_seed, vision_learner
+from fastai.vision.all import Learner, accuracy, set_seed, vision_learner
 from fastai.vision.all import defaults as fastai_defaults
-from shapes import squares
+from shapes import loaders, squares
 
 from tutorial import defaults, precision, run_record
 from tutorial.backbone import resnet34
@@ -39,9 +39,7 @@ def folder(tmp_path_factory):
 
 def load(folder):
     set_seed(0)
-    return ImageDataLoaders.from_folder(
-        folder, valid="valid", item_tfms=Resize(64), bs=4, num_workers=0, device="cpu"
-    )
+    return loaders(folder)
 
 
 def build(folder, **options):

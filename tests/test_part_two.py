@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import ImageDataLoaders, Resize, resnet18, vision_learner
+from fastai.vision.all import resnet18, vision_learner
 from PIL import Image
-from shapes import squares
+from shapes import loaders, squares
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -32,10 +32,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def learn(folder):
     torch.manual_seed(0)
-    dls = ImageDataLoaders.from_folder(
-        folder, valid="valid", item_tfms=Resize(64), bs=4, num_workers=0
-    )
-    return vision_learner(dls, resnet18, pretrained=False)
+    return vision_learner(loaders(folder), resnet18, pretrained=False)
 
 
 @pytest.fixture

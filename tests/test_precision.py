@@ -8,16 +8,14 @@ import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.vision.all import (
     CrossEntropyLossFlat,
-    ImageDataLoaders,
     Interpretation,
     Learner,
-    Resize,
     accuracy,
     defaults,
     load_learner,
     set_seed,
 )
-from shapes import squares
+from shapes import loaders, squares
 from torch import nn
 
 from tutorial import precision
@@ -66,14 +64,13 @@ class Loss(CrossEntropyLossFlat):
 
 def a_learner(folder, cbs="native", path=None):
     set_seed(0)
-    dls = ImageDataLoaders.from_folder(
-        folder, valid="valid", item_tfms=Resize(32), bs=4, num_workers=0, device="cpu"
-    )
     cbs = native_precision() if cbs == "native" else cbs
     body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3, 2))
     head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
     model = nn.Sequential(body, head)
-    return Learner(dls, model, loss_func=Loss(), metrics=accuracy, cbs=cbs, path=path)
+    return Learner(
+        loaders(folder, 32), model, loss_func=Loss(), metrics=accuracy, cbs=cbs, path=path
+    )
 
 
 class Spy(Callback):
