@@ -213,6 +213,16 @@ def test_a_photo_is_read_at_its_own_size(tmp_path):
         assert PILImage.create(tmp_path / "photo").size == (1100, 1200)
 
 
+def test_step_1_says_that_photos_are_large(imgs, monkeypatch, capsys):
+    monkeypatch.setattr("tutorial.start.train_rate", lambda: 100)
+    hello(imgs, 1, 1)
+    assert "resize_images" not in capsys.readouterr().out
+    for file in imgs.rglob("*.jpg"):
+        put(file, data(Image.new("1", (3000, 2500)), "PNG"))
+    hello(imgs, 1, 1)
+    assert capsys.readouterr().out.count("resize_images") == 1
+
+
 # --- a picture that can't be read, met by fastai
 
 

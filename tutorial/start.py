@@ -15,10 +15,12 @@ from .draw import use_chinese_fonts
 from .folders import check_folder
 from .folders.findings import BATCH
 from .folders.layout import read_folder
+from .folders.reading import examine
 from .hints import explain_skipped_steps
 from .precision import best_dtype, describe_device
 
 MOST_CLASSES = 20  # beyond this the figures are no longer read
+SAMPLE = 8  # pictures are looked at, whether they are too large to be read fast
 MEMORY_GB = 2  # that Run All takes on top of what this kernel has when it says hello
 FINDER_STEPS = 50  # of the learning-rate finder in step 25
 # Seconds for starting, figures, decoding: all that is not the network.
@@ -95,7 +97,8 @@ def hello(path, head_epochs, tune_epochs):
     counts = check_folder(path)
     device, precision = describe_device()
     train, valid = (sum(counts[split].values()) for split in ("train", "valid"))
-    tests = sum(one.split == "test" for one in read_folder(path)[0])
+    pictures, _ = read_folder(path)
+    tests = len(pictures) - train - valid
     print(f"Python is {platform.python_version()}.")
     print(f"fastai is {fastai.__version__}, on PyTorch {torch.__version__.split('+')[0]}.")
     print(f"The device is {device}.")
@@ -105,6 +108,9 @@ def hello(path, head_epochs, tune_epochs):
         f"Pictures found: {train} for training, {valid} for validation, {tests} for testing;"
         f" the classes are {', '.join(counts['train'])}."
     )
+    sample = pictures[:: max(1, len(pictures) // SAMPLE)]
+    if large := [f for one in sample for f in examine(one.file) if f.problem == "huge"]:
+        print(large[0])
     if len(counts["train"]) > MOST_CLASSES:
         print(
             f"{len(counts['train'])} classes are more than the {MOST_CLASSES} that this tutorial is"
