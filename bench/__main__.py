@@ -12,8 +12,7 @@ import argparse
 import importlib
 import sys
 
-from bench.report import KINDS, ROOT, kind, with_section
-from tools.run_notebook import write
+from bench.report import KINDS, ROOT, kind, put_section
 
 REPORT = ROOT / "bench" / "results.md"
 START = (
@@ -47,11 +46,10 @@ def main(argv=None):
     for part in args.parts:
 
         def tell(lines, part=part):
-            old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
             command = f"python -m bench --parts {part} --rounds {args.rounds}"
             titles = [f"{title} ({one})" for title in TITLES.values() for one in KINDS]
             title = f"{TITLES[part]} ({kind()})"
-            write(REPORT, with_section(old, START, titles, title, lines, command))
+            put_section(REPORT, START, titles, title, lines, command)
 
         print(f"{TITLES[part]}:", flush=True)
         try:

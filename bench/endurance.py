@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -32,8 +32,10 @@ import psutil
 from PIL import Image, ImageDraw
 from scipy import stats
 
-from bench.report import ROOT, table, with_section
-from tools.run_notebook import RunError, as_text, execute, write
+from bench.recipes.run import peak
+from bench.report import ROOT, put_section, table
+from tools.run_notebook import as_text
+from tutorial.files import write_whole
 
 REPORT = ROOT / "bench" / "endurance.md"
 START = (
@@ -52,9 +54,12 @@ NOTEBOOK_SIDE = 224  # pixels of a picture for the network, as demo.ipynb makes 
 
 
 class Watch(threading.Thread):
-    """Note the memory of the kernel that this process starts, five times a second.
+    """Note the memory of the kernel that a process starts, five times a second.
 
-    Kernels that it had started before are left aside.
+    Parameters
+    ----------
+    pid : int
+        Of that process.
 
     Attributes
     ----------
@@ -65,11 +70,10 @@ class Watch(threading.Thread):
         The kernel's own record of its peak, in bytes (Linux only).
     """
 
-    def __init__(self):
+    def __init__(self, pid):
         super().__init__(daemon=True)
         self.looks, self.highest, self.cell = [], None, None
-        self._kernel, self._over = None, threading.Event()
-        self._others = kernels_below(psutil.Process())
+        self._pid, self._kernel, self._over = pid, None, threading.Event()
 
     def __enter__(self):
         self.start()
@@ -88,18 +92,13 @@ class Watch(threading.Thread):
         if self.cell is None:
             return
         with suppress(psutil.Error, OSError):
-            self._kernel = self._kernel or self._new_kernel()
+            self._kernel = self._kernel or kernel_below(self._pid)
             if self._kernel is None:
                 return
             own = self._kernel.memory_info().rss
             below = sum(map(alone, self._kernel.children(recursive=True)))
             self.looks.append((time.monotonic(), self.cell, own, own + below))
-            self.highest = highest(self._kernel.pid) or self.highest
-
-    def _new_kernel(self):
-        """Return the kernel that was not there when the watch began, or None."""
-        found = kernels_below(psutil.Process())
-        return next((kernel for kernel in found if kernel not in self._others), None)
+            self.highest = peak(self._kernel.pid) or self.highest
 
     def hear(self, text):
         """Read in the runner's output, `[ 3/46] heading ... 1.2 s`, which cell it is at."""
@@ -120,21 +119,13 @@ def alone(process):
     return process.memory_full_info().uss
 
 
-def kernels_below(process):
-    """Return the notebook kernels among the processes that `process` has started."""
-    kernels = []
-    for child in process.children(recursive=True):
+def kernel_below(pid):
+    """Return the notebook kernel among the processes that a process has started, or None."""
+    for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):  # one that ends meanwhile is none
             if "ipykernel_launcher" in child.cmdline():
-                kernels.append(child)
-    return kernels
-
-
-def highest(pid):
-    """Return the peak of a process' resident memory in bytes, as Linux noted it, or None."""
-    status = Path(f"/proc/{pid}/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 if found else None
+                return child
+    return None
 
 
 def code_ids(nb):
@@ -142,39 +133,29 @@ def code_ids(nb):
     return [cell.id for cell in nb.cells if cell.cell_type == "code"]
 
 
-@contextmanager
-def surroundings(**variables):
-    """Set environment variables, with results in a temporary folder, until the block ends."""
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as out:
-        os.environ.pop("IMGS", None)
-        os.environ.update(variables, OUT=out, JUPYTER_PREFER_ENV_PATH="1")
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-def run_all(runs=1):
-    """Run demo.ipynb so many times in one kernel, as `make run` does it once.
+def run_all(nb, **variables):
+    """Run a notebook by tools/run_notebook.py, as `make run` does, with environment variables.
 
     Returns
     -------
-    Watch, list of str
-        What was seen, and the ids of the code cells of one run.
+    Watch, int
+        What was seen, and the runner's exit status.
     """
-    nb = nbformat.read(ROOT / "demo.ipynb", as_version=4)
-    ids = code_ids(nb)
-    nb.cells = [cell for _ in range(runs) for cell in copy.deepcopy(nb.cells)]
-    with Watch() as watch:
-
-        def say(text, **more):
-            watch.hear(text)
-            print(text, **more)
-
-        execute(nb, say)
-    return watch, ids
+    env = {name: value for name, value in os.environ.items() if name != "IMGS"}
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = Path(folder, "demo.ipynb")
+        write_whole(notebook, as_text(nb))
+        runner = subprocess.Popen(
+            [sys.executable, "tools/run_notebook.py", str(notebook)],
+            cwd=ROOT,
+            env={**env, **variables, "OUT": str(Path(folder, "out"))},
+            stdout=subprocess.PIPE,
+        )
+        with Watch(runner.pid) as watch:
+            while piece := os.read(runner.stdout.fileno(), 4096):  # comes in mid-line, too
+                watch.hear(piece.decode(errors="replace"))
+                print(piece.decode(errors="replace"), end="", flush=True)
+            return watch, runner.wait()
 
 
 def small_folder(path):
@@ -207,11 +188,7 @@ def generated_picture(number, shape):
 def generated_folder(path, number):
     """Fill a folder with generated pictures of two classes, the same every time.
 
-    Parameters
-    ----------
-    path : Path
-    number : int
-        Of pictures: nine of ten to train on, one to check on. Six more are to test.
+    Of so many, nine of ten are to train on, one to check on. Six more are to test.
     """
     shapes = ("disc", "square")
     for i in range(number + 6):
@@ -229,38 +206,6 @@ def with_side(nb, side):
         if cell.cell_type == "code":
             cell.source = cell.source.replace(f"Resize({NOTEBOOK_SIDE})", f"Resize({side})")
     return nb
-
-
-def run_large(path, side):
-    """Run tools/run_notebook.py on a folder, as `make run IMGS=folder` does.
-
-    Parameters
-    ----------
-    path : Path
-        The folder of pictures.
-    side : int
-        Pixels of a picture for the network.
-
-    Returns
-    -------
-    Watch, list of str, int
-        What was seen, the ids of the code cells, and the runner's exit status.
-    """
-    nb = with_side(nbformat.read(ROOT / "demo.ipynb", as_version=4), side)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        surroundings(IMGS=str(path)),
-        Watch() as watch,
-    ):
-        notebook = Path(folder, "demo.ipynb")
-        write(notebook, as_text(nb))
-        command = [sys.executable, "tools/run_notebook.py", str(notebook)]
-        runner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-        while piece := os.read(runner.stdout.fileno(), 4096):  # comes in the middle of lines, too
-            watch.hear(piece.decode(errors="replace"))
-            sys.stdout.write(piece.decode(errors="replace"))
-            sys.stdout.flush()
-        return watch, code_ids(nb), runner.wait()
 
 
 def mb(number):
@@ -286,17 +231,9 @@ def drift(watch, cell):
 
 
 def growth(after):
-    """Return how much more each run leaves, and the 95 % interval of that.
+    """Return how much more each run leaves, by least squares, and the 95 % interval of that.
 
-    Parameters
-    ----------
-    after : list of float
-        Resident memory after each run, five runs or more. The first two don't count.
-
-    Returns
-    -------
-    slope, low, high : float
-        By least squares, in the unit of `after` a run.
+    `after` is the resident memory after each run, five runs or more. The first two don't count.
     """
     counted = after[WARM_UP:]
     line = stats.linregress(range(len(counted)), counted)
@@ -338,7 +275,7 @@ def peak_section(watch, ids):
     ]
     head = ("cell", "seconds", "kernel's peak", "with its processes")
     said = f"{peak_sentence(watch)} Part I alone: {mb(first)}."
-    return [said, "", "The five cells that need most:", "", *table(head, rows)]
+    return [said, "", "The five cells that need most:", "", table(head, rows)]
 
 
 def runs_section(watch, ids, runs, small=False):
@@ -352,7 +289,7 @@ def runs_section(watch, ids, runs, small=False):
         rows.append((n + 1, f"{looks[-1][0] - looks[0][0]:.0f}", mb(after[-1]), mb(peak)))
     head = ("run", "seconds", "kernel, after it", "peak, with its processes")
     on = f"On {pictures} pictures of imgs to train on."
-    return [on, growth_sentence(after), peak_sentence(watch), "", *table(head, rows)]
+    return [on, growth_sentence(after), peak_sentence(watch), "", table(head, rows)]
 
 
 def large_section(watch, ids, number, status, side=NOTEBOOK_SIDE):
@@ -376,7 +313,7 @@ def large_section(watch, ids, number, status, side=NOTEBOOK_SIDE):
         "The ten longest cells. Drift: what the kernel typically holds in the last third of a cell,"
         " less what it held in the middle third.",
         "",
-        *table(head, rows),
+        table(head, rows),
     ]
 
 
@@ -404,38 +341,38 @@ def main(argv=None):
         parser.error("--side goes with --pictures, and must be at least 32")
     if args.runs < 1 or (args.pictures is not None and args.pictures < 100):
         parser.error("--runs must be at least 1, --pictures at least 100")
-    status = 0
+    nb = nbformat.read(ROOT / "demo.ipynb", as_version=4)
+    ids, cells = code_ids(nb), nb.cells
+    nb.cells = [cell for _ in range(args.runs) for cell in copy.deepcopy(cells)]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
+        path, where = Path(folder), {}
         if args.pictures:
             begin = time.monotonic()
             generated_folder(path, args.pictures)
             print(f"{args.pictures} pictures drawn in {time.monotonic() - begin:.0f} s", flush=True)
-            side = args.side or NOTEBOOK_SIDE
-            watch, ids, status = run_large(path, side)
-            title, lines = TITLES[2], large_section(watch, ids, args.pictures, status, side)
-        else:
-            if args.small:
-                small_folder(path)
-            with surroundings(**({"IMGS": folder} if args.small else {})):
-                try:
-                    watch, ids = run_all(args.runs)
-                except RunError as error:
-                    print(error, file=sys.stderr)
-                    return 1
-                except KeyboardInterrupt:
-                    print("\nInterrupted; nothing was written.", file=sys.stderr)
-                    return 130
-            if args.runs > 1:
-                title, lines = TITLES[1], runs_section(watch, ids, args.runs, args.small)
-            else:
-                title, lines = TITLES[0], peak_section(watch, ids)
+        elif args.small:
+            small_folder(path)
+        if args.pictures or args.small:
+            where = {"IMGS": folder}
+        side = args.side or NOTEBOOK_SIDE
+        try:
+            watch, status = run_all(with_side(nb, side), **where)
+        except KeyboardInterrupt:
+            print("\nInterrupted; nothing was written.", file=sys.stderr)
+            return 130
+    if args.pictures:
+        title, lines = TITLES[2], large_section(watch, ids, args.pictures, status, side)
+    elif status:
+        return status
+    elif args.runs > 1:
+        title, lines = TITLES[1], runs_section(watch, ids, args.runs, args.small)
+    else:
+        title, lines = TITLES[0], peak_section(watch, ids)
     print(*lines, sep="\n")
     if args.runs > 1 or not args.small:
         words = " ".join(sys.argv[1:] if argv is None else argv)
-        old = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
         command = f"python -m bench.endurance {words}".strip()
-        write(REPORT, with_section(old, START, TITLES, title, lines, command))
+        put_section(REPORT, START, TITLES, title, lines, command)
     return status
 
 

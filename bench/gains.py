@@ -14,22 +14,13 @@ from pathlib import Path
 import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
-from fastai.vision.all import (
-    ImageDataLoaders,
-    OptimWrapper,
-    PILImage,
-    Resize,
-    accuracy,
-    aug_transforms,
-    set_seed,
-    vision_learner,
-)
+from fastai.vision.all import OptimWrapper, PILImage, Resize, set_seed
 from PIL import Image
 
 from bench.growth import copies
 from bench.limit import clock
 from bench.report import ROOT, table
-from tutorial import resnet34
+from tutorial import recipe
 from tutorial.defaults import OURS, StillBody, TidyMemory
 from tutorial.precision import NativePrecision, best_dtype
 
@@ -63,37 +54,27 @@ class KeptGradients(NativePrecision):
 
 
 def ways():
-    """Return what is tried: for each name how the training differs.
-
-    Returns
-    -------
-    dict of str to (dict, dict)
-        Arguments for the loaders and for the learner that are not the notebook's.
-    """
+    """Return what is tried: by name, what loaders and learner get that is not the notebook's."""
     found = {
         AS_IT_IS: ({}, {}),
-        "colours first, as fastai keeps pictures, not last": (
-            {},
-            {"cbs": [ColoursFirst, TidyMemory, StillBody]},
-        ),
-        "batch norms that learn in the frozen body, too": (
-            {},
-            {"cbs": [NativePrecision, TidyMemory]},
-        ),
+        "colours first, as fastai keeps pictures, not last": ({}, cbs(ColoursFirst)),
+        "batch norms that learn in the frozen body, too": ({}, cbs(still=())),
         "two helpers that read pictures": ({"num_workers": 2}, {}),
-        "no augmentation at all": ({"batch_tfms": None}, {}),
+        "no augmentation at all": ({"augment": False}, {}),
         "PyTorch's fused AdamW in place of fastai's Adam": (
             {},
             {"opt_func": partial(OptimWrapper, opt=torch.optim.AdamW, fused=True)},
         ),
-        "gradients that are made zero, not dropped": (
-            {},
-            {"cbs": [KeptGradients, TidyMemory, StillBody]},
-        ),
+        "gradients that are made zero, not dropped": ({}, cbs(KeptGradients)),
     }
     if best_dtype(default_device()) != torch.float32:
-        found["float32"] = ({}, {"cbs": [Float32, TidyMemory, StillBody]})
+        found["float32"] = ({}, cbs(Float32))
     return found
+
+
+def cbs(precision=NativePrecision, still=(StillBody,)):
+    """Return what `recipe.learner` takes to have other callbacks than the notebook's."""
+    return {"cbs": [precision, TidyMemory, *still]}
 
 
 def train(path, loaders, learner):
@@ -105,16 +86,13 @@ def train(path, loaders, learner):
         Seconds of each, with the validation after it.
     """
     set_seed(42, reproducible=True)
-    how = {"batch_tfms": aug_transforms(), "num_workers": 0, **loaders}
-    dls = ImageDataLoaders.from_folder(path, valid="valid", item_tfms=Resize(224), bs=16, **how)
-    options = {"cbs": OURS, **learner}
-    learn, taken = vision_learner(dls, resnet34, metrics=accuracy, **options), []
+    dls = recipe.loaders(Path(path), **loaders)
+    learn, taken = recipe.learner(dls, **{"cbs": OURS, **learner}), []
     with learn.no_bar(), learn.no_logging():
-        for rate in (3e-3, 1e-3):
+        for stage in recipe.stages(learn):
             start = time.perf_counter()
-            learn.fit_one_cycle(1, rate)
+            learn.fit_one_cycle(1, stage.rate)
             taken.append(time.perf_counter() - start)
-            learn.unfreeze()
     return tuple(taken)
 
 
@@ -162,7 +140,7 @@ def section(found, reading):
         " cheaper augmentation can bring more than none at all. Helpers that read meanwhile take"
         " time from the cores that compute: they pay where there are cores to spare.",
         "",
-        *table(head, rows),
+        table(head, rows),
         "",
         f"A photo of {PHOTO[0]} by {PHOTO[1]} pixels is read and made small in"
         f" {ours * 1000:.0f} ms, since a large JPEG is decoded at a part of its size; in full it"

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.recipes.run import peak
 from bench.report import ROOT, table
 
 # Pictures to train on, and classes.
@@ -50,36 +51,23 @@ def train(path):
         load (seconds until the loaders stand), seconds (of the epoch), pictures (trained on), and
         peak (of the process, in bytes, or None).
     """
-    from fastai.vision.all import (
-        ImageDataLoaders,
-        Resize,
-        ShortEpochCallback,
-        aug_transforms,
-        set_seed,
-    )
+    from fastai.vision.all import ShortEpochCallback, set_seed
 
-    from bench.endurance import highest
-    from bench.limit import learner
+    from tutorial import recipe
+    from tutorial.defaults import OURS
 
     start = time.perf_counter()
     set_seed(42, reproducible=True)
-    dls = ImageDataLoaders.from_folder(
-        path,
-        valid="valid",
-        item_tfms=Resize(224),
-        batch_tfms=aug_transforms(),
-        bs=16,
-        num_workers=0,
-    )
+    dls = recipe.loaders(Path(path))
     load = time.perf_counter() - start
-    learn = learner(dls)
+    learn = recipe.learner(dls, cbs=OURS)
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, cbs=ShortEpochCallback(1.5 / len(dls.train)))  # the first steps are slow
         start = time.perf_counter()
-        learn.fit_one_cycle(1, 3e-3)
+        learn.fit_one_cycle(1, recipe.HEAD.rate)
         seconds = time.perf_counter() - start
     pictures = len(dls.train) * dls.train.bs
-    return {"load": load, "seconds": seconds, "pictures": pictures, "peak": highest(os.getpid())}
+    return {"load": load, "seconds": seconds, "pictures": pictures, "peak": peak()}
 
 
 def in_a_process(path):
@@ -147,7 +135,7 @@ def section(found):
         f" many for validation). {flat('The milliseconds a picture', costs)}"
         f" {flat('The peak of memory', peaks)}",
         "",
-        *table(("pictures", "classes", "s, loaders", "s, epoch", "ms a picture", "peak MB"), rows),
+        table(("pictures", "classes", "s, loaders", "s, epoch", "ms a picture", "peak MB"), rows),
     ]
 
 

@@ -11,52 +11,21 @@ import statistics
 import time
 
 import torch
-from fastai.torch_core import default_device
-from fastai.vision.all import (
-    ImageDataLoaders,
-    Resize,
-    accuracy,
-    aug_transforms,
-    set_seed,
-    vision_learner,
-)
+from fastai.torch_core import default_device, set_seed
 
 from bench.report import ROOT, table
-from tutorial import resnet34
+from tutorial import recipe
 from tutorial.defaults import OURS
 from tutorial.precision import best_dtype
+from tutorial.recipe import ALL, HEAD
 
-HEAD, ALL = 3, 3  # epochs, as the notebook trains
-RATES = 3e-3, slice(1e-5, 3e-4)
 BAR = 1.3  # times the bare loop
 REST = ("the optimizer's step", "reading a batch", "augmenting a batch")
 STEPS = 7  # of each kind that the bare loop takes; the middle one counts
 
 
-def loaders():
-    """Return the notebook's data loaders."""
-    return ImageDataLoaders.from_folder(
-        ROOT / "imgs",
-        valid="valid",
-        item_tfms=Resize(224),
-        batch_tfms=aug_transforms(),
-        bs=16,
-        num_workers=0,
-    )
-
-
-def learner(dls):
-    """Return the notebook's learner: with what `fast_defaults` adds, but to this learner alone."""
-    return vision_learner(dls, resnet34, metrics=accuracy, cbs=OURS)
-
-
-def stock_learner(dls):
-    """Return the same without what the notebook adds to fastai."""
-    return vision_learner(dls, resnet34, metrics=accuracy)
-
-
-def train(dls, make=learner, seed=42):
-    """Train as the notebook does.
+def train(dls, cbs=OURS, seed=42):
+    """Train as the notebook does, with what it adds to fastai or, if `cbs` is empty, without.
 
     Returns
     -------
@@ -66,14 +35,12 @@ def train(dls, make=learner, seed=42):
     """
     set_seed(seed, reproducible=True)
     dls.train.rng = random.Random(seed)  # whoever trains meets the pictures in the same order
-    learn, found = make(dls), []
+    learn, found = recipe.learner(dls, cbs=cbs), []
     with learn.no_bar(), learn.no_logging():
         start = time.perf_counter()
-        learn.fit_one_cycle(HEAD, RATES[0])
-        found.append(tuple(map(float, learn.recorder.values[-1][-2:])))
-        learn.unfreeze()
-        learn.fit_one_cycle(ALL, RATES[1])
-        found.append(tuple(map(float, learn.recorder.values[-1][-2:])))
+        for stage in recipe.stages(learn):
+            learn.fit_one_cycle(stage.epochs, stage.rate)
+            found.append(tuple(map(float, learn.recorder.values[-1][-2:])))
         return time.perf_counter() - start, found
 
 
@@ -97,7 +64,7 @@ def bare(dls):
         of reading a batch, of augmenting it, and of the optimizer's step.
     """
     device = default_device()
-    learn = learner(dls)
+    learn = recipe.learner(dls, cbs=OURS)
     x, y = dls.train.one_batch()
     x = x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
     y = y.as_subclass(torch.Tensor)
@@ -141,7 +108,8 @@ def limit(dls, pieces):
     """Work out the seconds that the bare loop would take for all epochs, validation included."""
     steps, looks = len(dls.train), len(dls.valid_ds) / dls.train.bs
     head, whole = pieces["a step of the head"], pieces["a step of all layers"]
-    return HEAD * steps * head + ALL * steps * whole + (HEAD + ALL) * looks * pieces["a look"]
+    epochs = HEAD.epochs, ALL.epochs
+    return steps * (epochs[0] * head + epochs[1] * whole) + sum(epochs) * looks * pieces["a look"]
 
 
 def section(rounds):
@@ -156,29 +124,22 @@ def section(rounds):
     faster = statistics.median(stock / training for training, stock, _, _ in rounds)
     most = statistics.median(stock / least for _, stock, least, _ in rounds)
     rows = [
-        (
-            f"{training:.1f}",
-            f"{stock:.1f}",
-            f"{least:.1f}",
-            f"{stock / training:.2f}",
-            f"{training / least:.2f}",
-        )
-        for training, stock, least, _ in rounds
+        [f"{s:.1f}" for s in (ours, stock, least)] + [f"{stock / ours:.2f}", f"{ours / least:.2f}"]
+        for ours, stock, least, _ in rounds
     ]
     pieces = {name: statistics.median(found[name] for *_, found in rounds) for name in rounds[0][3]}
     whole = pieces["a step of all layers"]
     rest = sum(pieces[name] for name in REST) / whole
     return [
-        f"{HEAD} epochs of the head and {ALL} of all layers, with validation: {faster:.2f} times as"
-        " fast as stock fastai in float32, and"
-        f" {middle:.2f} times as long as the bare loop (bar: {BAR},"
-        f" {'met' if middle <= BAR else 'NOT met'}).",
+        f"{HEAD.epochs} epochs of the head and {ALL.epochs} of all layers, with validation:"
+        f" {faster:.2f} times as fast as stock fastai in float32, and {middle:.2f} times as long as"
+        f" the bare loop (bar: {BAR}, {'met' if middle <= BAR else 'NOT met'}).",
         "",
-        *table(("training, s", "stock, s", "bare loop, s", "faster", "times the loop"), rows),
+        table(("training, s", "stock, s", "bare loop, s", "faster", "times the loop"), rows),
         "",
         "The pieces, for one batch of 16 pictures:",
         "",
-        *table(
+        table(
             ("piece", "s", "of a step of all layers"),
             [(name, f"{s:.3f}", f"{s / whole:.0%}") for name, s in pieces.items()],
         ),
@@ -192,14 +153,13 @@ def section(rounds):
 
 def measure(rounds, tell):
     """Measure so many rounds; `tell` gets the section after each."""
-    dls, found = loaders(), []
+    dls, found = recipe.loaders(ROOT / "imgs"), []
     bare(dls)  # the first steps of a process are slow: not counted
     for n in range(rounds):
         pieces = bare(dls)
-        makers = [learner, stock_learner] if n % 2 == 0 else [stock_learner, learner]
-        seconds = {make: train(dls, make)[0] for make in makers}
-        both = seconds[learner], seconds[stock_learner]
-        found.append((*both, limit(dls, pieces), pieces))
+        turns = [OURS, ()] if n % 2 == 0 else [(), OURS]
+        seconds = {cbs: train(dls, cbs)[0] for cbs in turns}
+        found.append((seconds[OURS], seconds[()], limit(dls, pieces), pieces))
         training, stock, least, _ = found[-1]
         print(
             f"round {n + 1}: training {training:.1f} s, stock {stock:.1f} s, bare {least:.1f} s",

@@ -15,24 +15,25 @@ from pathlib import Path
 
 import torch
 
-from bench.limit import ALL, HEAD
 from bench.recipes.part_one import ADDED, changed, part_one
-from bench.report import ROOT, table
+from bench.report import ROOT, spread, table
 from tutorial import wilson
 from tutorial.precision import best_dtype
+from tutorial.recipe import ALL, HEAD
 
 RECIPES = ROOT / "bench" / "recipes"
 HOME = ROOT / "out" / "peers"  # an environment with what the peers need
 OURS = "the notebook, Part I"
 STOCK = "stock fastai, the same cells"
+OUR_EPOCHS = HEAD.epochs, ALL.epochs
 # Name: file, and epochs (of the head and of all layers, or of all layers alone).
 RACE = {
-    OURS: ("part_one", (HEAD, ALL)),
-    STOCK: ("stock_fastai", (HEAD, ALL)),
-    "PyTorch's tutorial, our epochs": ("pytorch_tutorial", (HEAD + ALL,)),
-    "Keras' guide, our epochs": ("keras_guide", (HEAD, ALL)),
+    OURS: ("part_one", OUR_EPOCHS),
+    STOCK: ("stock_fastai", OUR_EPOCHS),
+    "PyTorch's tutorial, our epochs": ("pytorch_tutorial", (sum(OUR_EPOCHS),)),
+    "Keras' guide, our epochs": ("keras_guide", OUR_EPOCHS),
     "Keras' guide": ("keras_guide", (2, 1)),
-    "Transformers' guide, our epochs": ("hf_trainer", (HEAD + ALL,)),
+    "Transformers' guide, our epochs": ("hf_trainer", (sum(OUR_EPOCHS),)),
     "Transformers' guide": ("hf_trainer", (3,)),
     "PyTorch's tutorial": ("pytorch_tutorial", (25,)),
 }
@@ -119,13 +120,6 @@ def reached(seen, right):
 def best(seen):
     """Return the most right answers of a run."""
     return max(right for _, right, _ in seen)
-
-
-def spread(values, form="{:.0f}"):
-    """Say median, least and most: "12 (10 to 15)"."""
-    values = sorted(values)
-    middle, low, high = (form.format(v) for v in (statistics.median(values), values[0], values[-1]))
-    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
 
 
 def accuracy(runs, keeps_the_best=False):
@@ -230,7 +224,7 @@ def section(runs):
         " without the workers that read pictures for some. Lines: of code, up to the trained"
         " network; for the notebook those of the cells that train.",
         "",
-        *table(head, rows),
+        table(head, rows),
         *(["", f"Not measured: {waiting}."] if waiting else []),
         "",
         "How many times sooner the notebook is at the other's best accuracy, 0 where it never comes"
@@ -239,14 +233,14 @@ def section(runs):
         " written for thousands of pictures: of a few hundred, their large batches make few steps,"
         " and few steps learn little.",
         "",
-        *table(("than", "its best, mean", "reached in rounds", "times sooner", "bar"), races),
+        table(("than", "its best, mean", "reached in rounds", "times sooner", "bar"), races),
         "",
         *([whole_sentence(runs[OURS], runs[STOCK]), ""] if STOCK in runs else []),
         part_one_sentence(runs[OURS]),
         "",
         "Part I, step by step, as plain Python runs it (a kernel's start is measured below):",
         "",
-        *table(("step", "s"), [(step, spread(s, "{:.1f}")) for step, s in steps.items()]),
+        table(("step", "s"), [(step, spread(s, "{:.1f}")) for step, s in steps.items()]),
     ]
 
 

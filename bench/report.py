@@ -1,7 +1,8 @@
-"""What all reports of bench share: the hardware's line, tables, and sections of their own."""
+"""What all reports of bench share: the hardware's line, spreads, and sections of their own."""
 
 import platform
 import re
+import statistics
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import fastai
 import torch
 
 from tutorial import describe_device
+from tutorial.files import write_whole
+from tutorial.report import table
+
+__all__ = ["KINDS", "ROOT", "hardware", "kind", "mean_sd", "put_section", "spread", "table"]
 
 # What computes, and in which precision: figures of one kind say nothing of another.
 KINDS = [f"{what}, {how}" for what in ("GPU", "CPU") for how in ("bfloat16", "float16", "float32")]
@@ -48,19 +53,24 @@ def kind():
     return f"{'CPU' if device.startswith('CPU') else 'GPU'}, {precision.split()[0]}"
 
 
-def table(head, rows):
-    """Return a Markdown table, line by line."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+def spread(values, form="{:.0f}"):
+    """Say median, least and most: "12 (10 to 15)"."""
+    middle, low, high = map(form.format, (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
 
 
-def with_section(text, start, titles, title, lines, command):
-    """Return a report with one section put in, or in place of the one it had.
+def mean_sd(values):
+    """Say mean and standard deviation of shares: "85.0% ± 7.1%"."""
+    deviation = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1%}{deviation}"
+
+
+def put_section(report, start, titles, title, lines, command):
+    """Put a section into a report, or in place of the one it had; the others stay as they are.
 
     Parameters
     ----------
-    text : str
-        The report as it was, or "".
+    report : Path
     start : str
         What stands above the sections.
     titles : sequence of str
@@ -72,8 +82,9 @@ def with_section(text, start, titles, title, lines, command):
     command : str
         What it was measured by.
     """
+    text = report.read_text(encoding="utf-8") if report.exists() else ""
     sections = dict(re.findall(r"(?ms)^## (.+?)\n(.*?)(?=^## |\Z)", text))
     said = f"`{command}`, {date.today()}. {hardware()}"
     sections[title] = "\n".join([said, "", *lines])
     parts = [f"## {one}\n\n{sections[one].strip()}" for one in titles if one in sections]
-    return "\n\n".join([start, *parts]) + "\n"
+    write_whole(report, "\n\n".join([start, *parts]) + "\n")

@@ -6,6 +6,7 @@ Each seed goes through all ways in turn, so that a busy machine slows all alike.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -19,9 +20,9 @@ from pathlib import Path
 
 from fastai.vision.all import PILImage, Resize, get_image_files
 
-from bench.report import ROOT, hardware, table
-from tools.run_notebook import write
-from tutorial.start import check_folder
+from bench.report import ROOT, hardware, mean_sd, table
+from tutorial import check_folder
+from tutorial.files import write_whole
 
 REPORT = ROOT / "bench" / "scale.md"
 IMGS = ROOT / "imgs"
@@ -44,15 +45,7 @@ COMPANIES = (2, 4, 8, 16)
 
 
 def train(way, seed, folder):
-    """Train once, and return the seconds of the epochs of all layers, and right answers.
-
-    Parameters
-    ----------
-    way : str
-        One of `WAYS`.
-    seed : int
-    folder : Path
-        Empty; for the results.
+    """Train once by one of `WAYS`; results go into `folder`.
 
     Returns
     -------
@@ -89,17 +82,8 @@ def gain(processes, link):
     """Work out how many times faster so many GPUs are than one, at worst and at best.
 
     Gradients are averaged in a ring: each process sends ``2 (n - 1) / n`` times their size in a
-    step. At worst that comes after the computation, at best it is hidden behind it.
-
-    Parameters
-    ----------
-    processes : int
-    link : float
-        Bytes a second.
-
-    Returns
-    -------
-    worst, best : float
+    step. At worst that comes after the computation, at best it is hidden behind it. `link` is the
+    bytes a second that a process can send.
 
     References
     ----------
@@ -109,12 +93,6 @@ def gain(processes, link):
     compute = BATCH / RATE
     send = 2 * (processes - 1) / processes * GRADIENTS / link
     return processes * compute / (compute + send), processes * compute / max(compute, send)
-
-
-def spread(values):
-    """Say mean and standard deviation of shares."""
-    deviation = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1%}{deviation}"
 
 
 def measured(runs):
@@ -127,33 +105,18 @@ def measured(runs):
     rows = []
     for way, found in runs.items():
         seconds = [s for run in found for s in run["seconds"]]
-        whole = WAYS[way][2]
-        rows.append(
-            (
-                way,
-                f"{typical[way]:.1f}",
-                f"{min(seconds):.1f} to {max(seconds):.1f}",
-                f"{pictures / typical[way]:.1f}",
-                *(
-                    spread([run[when] for run in found]) if whole else "-"
-                    for when in ("head", "tuned")
-                ),
-            )
-        )
-    head = (
-        "way",
-        "seconds",
-        "least to most",
-        "pictures a second",
-        "accuracy, head",
-        "accuracy, all",
-    )
+        wide, rate = f"{min(seconds):.1f} to {max(seconds):.1f}", pictures / typical[way]
+        rights = [mean_sd([run[when] for run in found]) for when in ("head", "tuned")]
+        rights = rights if WAYS[way][2] else ["-", "-"]
+        rows.append([way, f"{typical[way]:.1f}", wide, f"{rate:.1f}", *rights])
+    head = ["way", "seconds", "least to most", "pictures a second"]
+    head += ["accuracy, head", "accuracy, all"]
     return [
         f"Seconds of an epoch of all layers on {pictures} pictures, with the validation after it,"
         " and the accuracy on valid (mean and standard deviation over the seeds). One core alone"
         " trained two epochs only, so it has no accuracy.",
         "",
-        *table(head, rows),
+        table(head, rows),
         "",
         f"Two processes with a core each are {one / two:.2f} times as fast as one process with one"
         f" core, and {both / two:.2f} times as fast as one process that uses both.",
@@ -174,7 +137,7 @@ def worked_out(rate):
         " computation as far as it goes. PyTorch sends the last layers' gradients while it computes"
         " the first layers', so the truth lies between the two.",
         "",
-        *table(("times as fast as one GPU", *(f"{n} GPUs" for n in COMPANIES)), rows),
+        table(("times as fast as one GPU", *(f"{n} GPUs" for n in COMPANIES)), rows),
         "",
         f"Pictures must come as fast as they are learned from. One core of this machine reads"
         f" {rate:.0f} pictures of `imgs` a second, so a GPU such as that one would want"
@@ -192,12 +155,10 @@ def main(argv=None):
     if args.seeds < 0:
         parser.error("--seeds must not be negative")
     runs = {way: [] for way in WAYS}
-    for seed in range(args.seeds):
-        for way in WAYS:
-            with tempfile.TemporaryDirectory() as folder:
-                run = train(way, seed, Path(folder))
-            runs[way].append(run)
-            print(f"seed {seed}, {way}: {run}", flush=True)
+    for seed, way in itertools.product(range(args.seeds), WAYS):
+        with tempfile.TemporaryDirectory() as folder:
+            runs[way].append(train(way, seed, Path(folder)))
+        print(f"seed {seed}, {way}: {runs[way][-1]}", flush=True)
     lines = [
         f"# Measured by `python -m bench.scale --seeds {args.seeds}`",
         "",
@@ -211,7 +172,7 @@ def main(argv=None):
         "",
         *worked_out(reading_rate()),
     ]
-    write(REPORT, "\n".join(lines) + "\n")
+    write_whole(REPORT, "\n".join(lines) + "\n")
     print(*lines, sep="\n")
     return 0
 

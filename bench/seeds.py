@@ -11,16 +11,17 @@ import statistics
 from scipy.stats import ttest_1samp
 
 from bench import limit
-from bench.limit import ALL, HEAD, learner, loaders, stock_learner, train
-from bench.report import ROOT, table
-from bench.stability import keep, kept, recipe
+from bench.kept import Kept
+from bench.limit import train
+from bench.report import ROOT, mean_sd, table
+from tutorial import recipe
+from tutorial.defaults import OURS
+from tutorial.recipe import ALL, HEAD
 
 SEEDS = 10
-MAKERS = {"the notebook's": learner, "stock fastai": stock_learner}
+MAKERS = {"the notebook's": OURS, "stock fastai": ()}  # with which callbacks
 WHEN = ("after the head", "after all layers")
-# What training depends on, besides bench/limit.py.
-FILES = [f"tutorial/{name}.py" for name in ("backbone", "defaults", "precision", "reading")]
-KEPT = ROOT / "out" / "seeds.jsonl"  # an interrupted measurement goes on after its last seed
+KEPT = ROOT / "out" / "seeds.jsonl"
 
 
 def apart(rows, when, what):
@@ -52,30 +53,24 @@ def section(rows):
     """Return the section of the report, line by line; `rows` as in `apart`."""
     spread = []
     for when, name in enumerate(WHEN):
-        cells = [name]
-        for maker in MAKERS:
-            rights = [row[maker][when][1] for row in rows]
-            deviation = statistics.stdev(rights) if len(rows) > 1 else 0
-            cells.append(f"{statistics.mean(rights):.1%} ± {deviation:.1%}")
-        for what, form in (
-            (1, "{:+.1f} ({:+.1f} to {:+.1f})"),
-            (0, "{:+.3f} ({:+.3f} to {:+.3f})"),
-        ):
-            cells.append(form.format(*apart(rows, when, what)))
-        spread.append(cells)
+        shares = [mean_sd([row[maker][when][1] for row in rows]) for maker in MAKERS]
+        points = "{:+.1f} ({:+.1f} to {:+.1f})".format(*apart(rows, when, 1))
+        losses = "{:+.3f} ({:+.3f} to {:+.3f})".format(*apart(rows, when, 0))
+        spread.append([name, *shares, points, losses])
     each = [
         (n, *(f"{row[maker][when][1]:.1%}" for when in (0, 1) for maker in MAKERS))
         for n, row in enumerate(rows)
     ]
     mean, low, high = apart(rows, 1, 1)
     return [
-        f"{HEAD} epochs of the head and {ALL} of all layers, with the seeds 0 to {len(rows) - 1}."
+        f"{HEAD.epochs} epochs of the head and {ALL.epochs} of all layers, with the seeds 0 to"
+        f" {len(rows) - 1}."
         f" At the end, the notebook's accuracy is {mean:+.1f} points from stock fastai's; of other"
         f" seeds it would be {low:+.1f} to {high:+.1f} on average (95 % interval). Bar: no fall"
         f" that these seeds can show: {'NOT met' if high < 0 else 'met'}. (One picture of valid is"
         " 3 points.)",
         "",
-        *table(
+        table(
             (
                 "accuracy on valid",
                 *(f"{maker}, mean ± sd" for maker in MAKERS),
@@ -85,7 +80,7 @@ def section(rows):
             spread,
         ),
         "",
-        *table(
+        table(
             ("seed", *(f"{maker}, {when}" for when in WHEN for maker in MAKERS)),
             each,
         ),
@@ -94,14 +89,12 @@ def section(rows):
 
 def measure(rounds, tell):
     """Measure ten seeds, whatever `rounds` says; `tell` gets the section after each."""
-    mark = recipe(inspect.getsource(limit), FILES)
-    dls, rows = loaders(), kept(mark, KEPT)
-    if rows:
-        tell(section(list(rows.values())))
-    for seed in range(len(rows), SEEDS):
-        found = {name: train(dls, make, seed)[1] for name, make in MAKERS.items()}
-        rows[seed] = {"recipe": mark, "seed": seed, **found}
-        keep(rows, KEPT)
-        said = (f"{name} {found[name][1][1]:.1%}" for name in MAKERS)
-        print(f"seed {seed}: {', '.join(said)}", flush=True)
-        tell(section(list(rows.values())))
+    kept = Kept(KEPT, inspect.getsource(limit))
+    dls = recipe.loaders(ROOT / "imgs")
+    for seed in range(SEEDS):
+        if seed not in kept.rows:
+            found = {name: train(dls, cbs, seed)[1] for name, cbs in MAKERS.items()}
+            kept.add(seed, found)
+            said = (f"{name} {found[name][1][1]:.1%}" for name in MAKERS)
+            print(f"seed {seed}: {', '.join(said)}", flush=True)
+        tell(section([kept.rows[n] for n in range(seed + 1)]))

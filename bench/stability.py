@@ -6,9 +6,7 @@ Finished seeds are kept in out/stability.jsonl, so an interrupted run goes on wh
 """
 
 import argparse
-import hashlib
 import io
-import json
 import os
 import statistics
 import sys
@@ -21,21 +19,17 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
+from bench.kept import Kept
 from bench.recipes.part_one import SEED, changed
 from bench.recipes.part_one import part_one as cells_until
-from bench.report import ROOT, hardware
-from tools.run_notebook import write
+from bench.report import ROOT, hardware, table
 from tutorial import wilson
-from tutorial.download import sha256
+from tutorial.files import write_whole
 
 LAST = "verdict-tuned"  # the cell that ends what is repeated
 WHEN = ("before", "after")  # fine-tuning
 KEPT = ROOT / "out" / "stability.jsonl"
 REPORT = ROOT / "bench" / "stability.md"
-# Besides the cells, what the numbers depend on.
-FILES = ["backbone", "defaults", "precision", "reading", "start", "verdict"]
-FILES = [f"tutorial/{name}.py" for name in FILES]
-FOLDERS = ["weights", "imgs/train", "imgs/valid", "imgs/test"]
 
 
 def part_one():
@@ -55,17 +49,11 @@ def run(cells, seed):
     The figures are drawn too, though nobody sees them: drawing a batch uses up random numbers, so
     seed 42 gives the very numbers of the notebook.
 
-    Parameters
-    ----------
-    cells : list of (str, str)
-        From `part_one`.
-    seed : int
-
     Returns
     -------
     dict
-        Ready for JSON: seed, seconds, total (of valid), valid (right before and after), and test
-        (before and after, for each file: right or not, and the probability of its true class).
+        Ready for JSON: seconds, total (of valid), valid (right before and after), and test (before
+        and after, for each file: right or not, and the probability of its true class).
     """
     begin, names = time.perf_counter(), {}
     for id, code in with_seed(cells, seed):
@@ -73,29 +61,18 @@ def run(cells, seed):
             exec(compile(code, id, "exec"), names)
         plt.close("all")
     tests = {}
-    for when, table, probs in zip(WHEN, ("first", "second"), ("probs", "probs_tuned"), strict=True):
-        columns = [list(names["dls"].vocab).index(truth) for truth in names[table].truth]
+    for when, said, probs in zip(WHEN, ("first", "second"), ("probs", "probs_tuned"), strict=True):
+        columns = [list(names["dls"].vocab).index(truth) for truth in names[said].truth]
         chances = names[probs][range(len(columns)), columns].tolist()
-        rights = (names[table].verdict == "right").tolist()
-        files = [Path(file).name for file in names[table].index]
+        rights = (names[said].verdict == "right").tolist()
+        files = [Path(file).name for file in names[said].index]
         tests[when] = dict(zip(files, zip(rights, chances, strict=True), strict=True))
     return {
-        "seed": seed,
         "seconds": round(time.perf_counter() - begin, 1),
         "total": len(names["valid_truth"]),
         "valid": {"before": names["right"], "after": names["tuned_right"]},
         "test": tests,
     }
-
-
-def recipe(code, files=FILES):
-    """Return a fingerprint of all that the numbers depend on, so that kept seeds fit together."""
-    mark = hashlib.sha256(repr((code, hardware())).encode())
-    files = [ROOT / name for name in files]
-    files += [file for name in FOLDERS for file in sorted((ROOT / name).rglob("*.*"))]
-    for file in files:
-        mark.update(f"{file.relative_to(ROOT).as_posix()} {sha256(file)}".encode())
-    return mark.hexdigest()[:16]
 
 
 def wrong(row, when):
@@ -150,26 +127,24 @@ def report(rows):
     for when in WHEN:
         values = accuracies(rows, when)
         deviation = f"{statistics.stdev(values):.1%}" if len(values) > 1 else "-"
-        spread.append(
-            f"| {when} | {statistics.mean(values):.1%} | {deviation} | {min(values):.1%} |"
-            f" {max(values):.1%} | {sum(not wrong(row, when) for row in rows)} of {len(rows)} |"
-        )
+        all_right = sum(not wrong(row, when) for row in rows)
+        wide = [f"{share:.1%}" for share in (min(values), max(values))]
+        mean = f"{statistics.mean(values):.1%}"
+        spread.append([when, mean, deviation, *wide, f"{all_right} of {len(rows)}"])
     pictures = []
     for name in rows[0]["test"]["before"]:
-        cells = [str(sum(name in wrong(row, when) for row in rows)) for when in WHEN]
-        cells += [f"{min(row['test'][when][name][1] for row in rows):.1%}" for when in WHEN]
-        pictures.append(f"| {name} | {' | '.join(cells)} |")
+        often = [sum(name in wrong(row, when) for row in rows) for when in WHEN]
+        least = [f"{min(row['test'][when][name][1] for row in rows):.1%}" for when in WHEN]
+        pictures.append([name, *often, *least])
     runs = []
     for row in rows:
         cells = [f"{row['valid'][when]} of {row['total']}" for when in WHEN]
         for when in WHEN:
             chances = row["test"][when]
-            missed = wrong(row, when)
+            right = len(chances) - len(wrong(row, when))
             least = min(chances, key=lambda name: chances[name][1])
-            cells.append(
-                f"{len(chances) - len(missed)} of {len(chances)}; {least} {chances[least][1]:.1%}"
-            )
-        runs.append(f"| {row['seed']} | {' | '.join(cells)} |")
+            cells.append(f"{right} of {len(chances)}; {least} {chances[least][1]:.1%}")
+        runs.append([row["seed"], *cells])
     return "\n".join(
         [
             f"# Measured by `python -m bench.stability --seeds {len(rows)}`",
@@ -184,54 +159,40 @@ def report(rows):
             "",
             "## Accuracy on valid, over the runs",
             "",
-            "| fine-tuning | mean | standard deviation | lowest | highest | all tests right |",
-            "|---|---|---|---|---|---|",
-            *spread,
+            table(
+                "fine-tuning,mean,standard deviation,lowest,highest,all tests right".split(","),
+                spread,
+            ),
             "",
             "## Each test picture",
             "",
             "In how many runs it is wrong, and the lowest probability that any run gave its true"
             " class.",
             "",
-            "| picture | wrong before | wrong after | lowest before | lowest after |",
-            "|---|---|---|---|---|",
-            *pictures,
+            table(
+                "picture,wrong before,wrong after,lowest before,lowest after".split(","), pictures
+            ),
             "",
             "## Seed by seed",
             "",
             "Of the test pictures: how many are right, and the one whose true class got the lowest"
             " probability.",
             "",
-            "| seed | valid before | valid after | test before | test after |",
-            "|---|---|---|---|---|",
-            *runs,
+            table("seed,valid before,valid after,test before,test after".split(","), runs),
             "",
         ]
     )
 
 
-def keep(rows, file):
-    """Write the finished runs, one a line; `rows` as `kept` gives them."""
-    write(file, "".join(json.dumps(row) + "\n" for row in rows.values()))
-
-
-def kept(mark, file):
-    """Return the finished runs of this recipe, by seed."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {row["seed"]: row for row in rows if row["recipe"] == mark}
-
-
 def measure(seeds):
     """Run the seeds that are not yet done, keep each at once, and return all in order."""
-    cells = part_one()
-    mark = recipe(cells)
-    rows, times = kept(mark, KEPT), []
-    todo = [seed for seed in seeds if seed not in rows]
+    cells, times = part_one(), []
+    kept = Kept(KEPT, cells)
+    todo = [seed for seed in seeds if seed not in kept.rows]
     print(f"{len(seeds) - len(todo)} of {len(seeds)} seeds are done already.", flush=True)
     for seed in todo:
-        row = rows[seed] = {"recipe": mark, **run(cells, seed)}
-        keep(rows, KEPT)
+        row = run(cells, seed)
+        kept.add(seed, row)
         times.append(row["seconds"])
         left = statistics.mean(times) * (len(todo) - len(times)) / 60
         tests = [len(row["test"][when]) - len(wrong(row, when)) for when in WHEN]
@@ -241,7 +202,7 @@ def measure(seeds):
             f" {row['seconds']:.0f} s; minutes left: about {left:.0f}",
             flush=True,
         )
-    return [rows[seed] for seed in seeds]
+    return [kept.rows[seed] for seed in seeds]
 
 
 def main(argv=None):
@@ -261,7 +222,7 @@ def main(argv=None):
         print("\nInterrupted. The same command goes on after the last finished seed.")
         return 130
     text = report(rows)
-    write(REPORT, text)
+    write_whole(REPORT, text)
     print(text)
     return 0
 

@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.report import ROOT, table
-from tools.browser import install_browser
-from tools.lab_page import browsing, chromium_at, serving
+from tools.dev.browser import install_browser
+from tools.dev.lab_page import browsing, chromium_at, serving
 
 IMPORTS = "import tutorial\nfrom fastai.vision.all import *\nfrom tutorial import *\n"
 KERNEL = """
@@ -163,7 +163,7 @@ def section(typical, compiler, nothing, whole, kernel, clones=None):
         "Where the imports' time goes, by Python's own measure (which itself costs some), each"
         " package without the others that it loads:",
         "",
-        *table(("package", "s"), [(name, f"{s:.2f}") for name, s in [*shown, rest]]),
+        table(("package", "s"), [(name, f"{s:.2f}") for name, s in [*shown, rest]]),
         "",
         f"{compiler:.1f} s of these go to PyTorch's compiler, `torch._dynamo`, and what it loads."
         " The notebook compiles nothing: torchvision loads it to ask whether one of its operators"
@@ -181,7 +181,7 @@ def section(typical, compiler, nothing, whole, kernel, clones=None):
             " downloaded yet, and the index is as fast as it was that day; warm: with what the"
             " set-up keeps.",
             "",
-            *table(("", "s, set-up", "s, to the first picture", "s, together"), rows),
+            table(("", "s, set-up", "s, to the first picture", "s, together"), rows),
         ]
     return lines
 

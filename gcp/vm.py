@@ -12,17 +12,16 @@ Needs gcloud and Python's standard library, from Python 3.8 on.
 
 import argparse
 import json
-import os
 import re
-import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tools.helpers import ROOT, port_trouble, read_port, shown  # noqa: E402
+
 PROJECT = "doraemon-or-walle"  # the folder's name on the machine
 ARCHIVE = PROJECT + ".tar.gz"
 # What a run needs. gcp comes last: a machine that has it has all the rest.
@@ -63,11 +62,6 @@ WAYS_OUT = {
 
 class Problem(Exception):
     """Something the person must put right; the message says what and how."""
-
-
-def shown(command):
-    """A command line as one types it."""
-    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
 
 
 def run(opts, *command, read=True, silent=True):
@@ -306,20 +300,10 @@ def leave_none_behind(opts, why):
     raise Problem(left)
 
 
-def check_port(port):
-    """Raise Problem if another program listens on this port of this computer."""
-    with socket.socket() as s:
-        if s.connect_ex(("127.0.0.1", port)) == 0:
-            raise Problem(
-                f"Port {port} of this computer is taken, perhaps by a JupyterLab of your own: close"
-                f" it, or add --port {port + 1 if port < 65535 else 8080}."
-            )
-
-
 def connect(opts):
     """Start the machine if need be, then its JupyterLab, and open the tunnel to it."""
-    if not opts.dry_run:
-        check_port(opts.port)
+    if not opts.dry_run and (trouble := port_trouble(opts.port, "add --port {port}")):
+        raise Problem(trouble)
     machine = find(opts)
     if not (machine or opts.dry_run):
         raise Problem(f"There is no machine {opts.name}: `create` rents one.")
@@ -420,9 +404,10 @@ def delete(opts):
 
 def port(text):
     """A port out of the command line."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1 to 65535")
-    return int(text)
+    try:
+        return read_port(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def options(args):

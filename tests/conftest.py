@@ -18,10 +18,9 @@ NOTEBOOK = ROOT / "demo.ipynb"
 # The stored outputs come from the bundled body on the project's own pictures, on a CPU.
 os.environ.update(BODY="bundled", CUDA_VISIBLE_DEVICES="", JUPYTER_PREFER_ENV_PATH="1")
 os.environ.pop("IMGS", None)
+os.environ.setdefault("MAKELEVEL", "1")  # as under `make test`
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-
-ENOUGH = 12  # pictures a second: with fewer, step 1 says 7 minutes and more for Run All
 
 
 def code_cells(nb):
@@ -132,22 +131,6 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def fast_enough():
-    """Skip what would take many minutes on a slow machine, so that all tests end in time.
-
-    ALL_TESTS=1 in the environment has them run there, too.
-    """
-    from tutorial.start import train_rate  # takes seconds to import
-
-    rate = train_rate()
-    if rate < ENOUGH and not os.environ.get("ALL_TESTS"):
-        pytest.skip(
-            f"this machine learns from {rate:.1f} pictures a second, and this test wants {ENOUGH}"
-            " (ALL_TESTS=1 runs it all the same)"
-        )
-
-
-@pytest.fixture(scope="session")
 def stored():
     """demo.ipynb as it is in the repo."""
     return nbformat.read(NOTEBOOK, as_version=4)
@@ -170,8 +153,11 @@ def three_classes(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def executed(fast_enough, stored):
-    """One run of demo.ipynb in a fresh kernel, which answers questions until the tests end."""
+def executed(stored):
+    """One run of demo.ipynb in a fresh kernel, which answers questions until the tests end.
+
+    It takes minutes, so no slow test asks for it: `make test-all` would run it a second time.
+    """
     nb = copy.deepcopy(stored)
     for cell in code_cells(nb):
         cell.outputs, cell.execution_count = [], None

@@ -13,13 +13,15 @@ import psutil
 import pytest
 from conftest import NOTEBOOK, ROOT, code_cells, project_files
 
-from tools import browser
-from tools.editions import CHINESE
-from tools.lab_page import KERNEL, RUN, browsing, chromium_at, serving
+from tools.dev import browser
+from tools.dev.editions import CHINESE
+from tools.dev.lab_page import KERNEL, RUN, browsing, chromium_at, serving
 
 RUN_ALL_S = 900
 OUT = ROOT / "out" / "browser"
 PARTS = ("part-1", "part-2", "part-3", "map-2018")
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +248,7 @@ def photograph(lab, name):
 # --- on the small folder again
 
 
-def test_stepping_through_and_then_run_all(
-    fast_enough, chromium, clone, small, by_make_run, tmp_path
-):
+def test_stepping_through_and_then_run_all(chromium, clone, small, by_make_run, tmp_path):
     with (
         serving(clone, tmp_path / "jupyter", IMGS=str(small), OUT=str(tmp_path)) as server,
         browsing(chromium, server, tmp_path / "chromium", NOTEBOOK.name) as lab,
@@ -272,7 +272,7 @@ def test_stepping_through_and_then_run_all(
 
 
 def test_chinese_interrupted_and_run_on_then_restarted(
-    fast_enough, chromium, clone, small, by_make_run, tmp_path
+    chromium, clone, small, by_make_run, tmp_path
 ):
     with serving(clone, tmp_path / "jupyter", IMGS=str(small), OUT=str(tmp_path)) as server:
         server.set("@jupyterlab/translation-extension/plugin", locale="zh_CN")
@@ -310,7 +310,7 @@ def test_chinese_interrupted_and_run_on_then_restarted(
 
 
 def test_the_kernel_dies_in_training_and_all_is_run_again(
-    fast_enough, chromium, clone, small, by_make_run, tmp_path
+    chromium, clone, small, by_make_run, tmp_path
 ):
     """As the system ends it when memory is short: what is on the page is kept."""
     with (

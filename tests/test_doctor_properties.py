@@ -8,24 +8,22 @@ from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fastai.data.transforms import get_image_files
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageDataLoaders
+from folders import data, noise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 from promises import state, untouched
 
-from tutorial.doctor import COLUMNS, check_images
+from tutorial import check_folder, check_images, split_images
 from tutorial.errors import FolderError, PictureError
-from tutorial.findings import FINDINGS
-from tutorial.folders import picked
-from tutorial.split import split_images
-from tutorial.start import check_folder
+from tutorial.folders.check import COLUMNS
+from tutorial.folders.findings import PROBLEMS
 
 # The same examples in every run, and nothing kept on disk: what is written at all goes elsewhere.
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))
@@ -45,12 +43,9 @@ def small_bombs(monkeypatch):
 
 
 @cache
-def picture(kind="PNG", mode="RGB", seed=0, size=(13, 9), **options):
+def picture(kind="PNG", mode="RGB", seed=0, **options):
     """The bytes of a small picture of noise."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(noise).convert(mode).save(stream, kind, **options)
-    return stream.getvalue()
+    return data(noise(seed, mode, size=(13, 9)), kind, **options)
 
 
 def examine(root):
@@ -59,7 +54,7 @@ def examine(root):
         table = check_images(root)
     said.getvalue().encode("utf-8")
     assert list(table.columns) == COLUMNS
-    assert set(table["problem"]) <= set(FINDINGS)
+    assert set(table["problem"]) <= set(PROBLEMS)
     return table
 
 
@@ -135,14 +130,6 @@ def test_of_damaged_files_those_stop_training_that_fastai_cannot_use(contents):
                 assert problem is None
 
 
-@settings(REPEATABLE, max_examples=30)
-@given(st.tuples(st.integers(1, 300), st.integers(1, 300)))
-def test_pictures_of_any_size_can_be_used(size):
-    image = PILImage.create(np.zeros((*size, 3), np.uint8))
-    for split in (0, 1):
-        assert Resize(224)(image, split_idx=split).size == (224, 224)
-
-
 # --- folders
 
 ORDINARY = ["train", "valid", "test", "cat", "dog"]
@@ -216,6 +203,7 @@ def taken(root):
     return found + list(get_image_files(root / "test"))
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=150)
 @given(trees())
 def test_in_any_folder_the_doctor_says_what_fastai_will_do(fill):
@@ -256,12 +244,13 @@ def by_class(root, flat):
         hidden = folder.name.startswith(".") or folder.name.lower() == "__macosx"
         if not folder.is_dir() or hidden or (flat and folder.name in ("train", "valid", "test")):
             continue
-        files = [file for file in folder.iterdir() if picked(file) and os.path.isfile(file)]
+        files = [file for file in get_image_files(folder, recurse=False) if os.path.isfile(file)]
         if files:
             found[folder.name] = Counter((file.name, file.read_bytes()) for file in files)
     return found
 
 
+@pytest.mark.slow
 @settings(REPEATABLE, max_examples=100)
 @given(trees(most=8), st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integers(0, 3))
 def test_a_split_loses_no_picture_and_leaves_nothing_half_done(fill, flat, share, seed):

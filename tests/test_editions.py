@@ -10,7 +10,7 @@ import pytest
 from conftest import NOTEBOOK, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import editions
+from tools.dev import editions
 
 CHINESE = ROOT / editions.CHINESE
 NOTEBOOKS = {"en": NOTEBOOK, "zh": CHINESE}

@@ -1,7 +1,8 @@
-"""The guides beside the notebook: both languages alike, and commands that can be read."""
+"""The guides beside the notebook: both languages alike, links and commands that are true."""
 
 import re
 import shlex
+import subprocess
 
 import pytest
 from accelerate.commands.launch import launch_command_parser
@@ -11,61 +12,65 @@ from torch.distributed.run import get_args_parser
 from tutorial import train
 
 GUIDES = ["setup_gcp", "scale", "README"]
+FILES = [f"{guide}{end}" for guide in GUIDES for end in (".md", ".zh-CN.md")]
 
 
 def text(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def slug(heading):
-    """The anchor that GitHub makes of a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+def boxes(text):
+    """The grey boxes of a text, with their fences."""
+    return re.findall(r"(?ms)^```\w*\n.*?^```", text)
+
+
+def commands(name):
+    """What a guide gives to type, line by line."""
+    found = [box.splitlines()[1:-1] for box in boxes(text(name)) if box.startswith("```bash\n")]
+    return [line for lines in found for line in lines]
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-@pytest.mark.parametrize("what", ["grey boxes", "headings", "links"])
-def test_both_languages_have_the_same(guide, what):
+def test_both_languages_have_the_same_boxes_headings_and_links(guide):
     def found(text):
         text = text.replace("镜像的地址", "ADDRESS")  # to be filled in by the reader
-        boxes = re.findall(r"(?ms)^```\w*\n.*?^```", text)
-        if what == "grey boxes":
-            return [re.sub(r"(?m) *#.*$", "", box) for box in boxes]
-        for box in boxes:
+        code = [re.sub(r"(?m) *#.*$", "", box) for box in boxes(text)]
+        for box in boxes(text):
             text = text.replace(box, "")
-        if what == "headings":
-            return [len(marks) for marks in re.findall(r"^(#+) ", text, re.M)]
+        headings = [len(marks) for marks in re.findall(r"^(#+) ", text, re.M)]
         links = re.findall(r"\]\((https?://[^)]+|[\w./-]+\.(?:md|ipynb))", text)
-        return sorted(set(link.replace(".zh-CN", "") for link in links))
+        return code, headings, sorted({link.replace(".zh-CN", "") for link in links})
 
     assert found(text(f"{guide}.zh-CN.md")) == found(text(f"{guide}.md"))
 
 
-@pytest.mark.parametrize(
-    "name", [f"{guide}{end}" for guide in GUIDES for end in (".md", ".zh-CN.md")]
-)
-def test_links_within_a_guide_lead_somewhere(name):
-    for target, anchor in re.findall(r"\]\(([\w.-]*\.md|)#([^)]+)\)", text(name)):
-        headings = re.findall(r"^#+ (.*)$", text(target or name), re.M)
-        assert anchor in map(slug, headings), f"{target}#{anchor}"
+@pytest.mark.parametrize("name", FILES)
+def test_links_lead_somewhere(name):
+    links = re.findall(r"""\]\(([^)\s]+)|(?:src|href)=["']([^"']+)""", text(name))
+    for link in [a or b for a, b in links if not re.match("[a-z]+:", a or b)]:
+        target, _, anchor = link.partition("#")
+        assert (ROOT / target).exists(), link
+        if anchor and not target.endswith(".ipynb"):
+            headings = re.findall(r"(?m)^#+ (.*)$", text(target or name))
+            slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert anchor in slugs, link
 
 
-@pytest.mark.parametrize(
-    "name", [f"{guide}{end}" for guide in GUIDES for end in (".md", ".zh-CN.md")]
-)
-def test_a_line_to_type_ends_without_a_comment(name):
-    """The shell of macOS would take it for a part of the command."""
-    for box in re.findall(r"(?ms)^```bash\n(.*?)^```", text(name)):
-        assert not re.search(r"(?m)^[^#\n].* #", box)
-
-
-def test_the_commands_of_scale_can_be_read():
-    commands = [
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_to_be_typed_can_be(name):
+    for line in commands(name):
+        # The shell of macOS would take a comment for a part of the command.
+        assert line.startswith("#") or " #" not in line
         shlex.split(line)
-        for box in re.findall(r"(?ms)^```bash\n(.*?)^```", text("scale.md"))
-        for line in box.splitlines()
-    ]
-    assert len(commands) == 4
-    for words in commands:
+    for target in set(re.findall(r"(?m)(?:`|^)(?:[A-Z]+=\S+ )*make ([a-z-]+)", text(name))):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, target
+
+
+def test_the_commands_of_scale_are_understood():
+    found = [shlex.split(line) for line in commands("scale.md")]
+    assert found
+    for words in found:
         i = words.index("tutorial.train")
         assert train.options(words[i + 1 :]).folder.name == "my_pictures"
         program, *before = words[: i + 1]

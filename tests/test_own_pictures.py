@@ -1,6 +1,7 @@
 """The same notebook, unchanged, on other people's folders."""
 
 import nbformat
+import pytest
 from conftest import code_cells
 from shapes import make, run
 
@@ -19,11 +20,13 @@ def assert_it_ran(done, out, classes, words):
     assert (out / "demo.html").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_three_classes_and_test_pictures_in_folders(three_classes):
     _, out, done = three_classes
     assert_it_ran(done, out, ["apple", "brick", "cone"], "of 3 right")
 
 
+@pytest.mark.slow
 def test_two_classes_and_no_test_folder(tmp_path):
     imgs, out = make(tmp_path / "my pictures", ["apple", "door"], "none"), tmp_path / "out"
     assert_it_ran(run(imgs, out), out, ["apple", "door"], "There are no test pictures")

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision.models as tvm
 from conftest import ROOT
 from fastai.vision.all import (
+    Callback,
     ImageDataLoaders,
     Resize,
     accuracy,
@@ -30,9 +32,12 @@ from torchvision.models import resnet18
 from tutorial import share
 from tutorial.backbone import resnet34
 from tutorial.defaults import OURS
+from tutorial.download import sha256
 from tutorial.errors import TutorialError
+from tutorial.files import write_whole
+from tutorial.paragraph import methods
 from tutorial.precision import describe_device
-from tutorial.record import hash_pictures, methods, run_record, write_record
+from tutorial.record import hash_pictures, run_record, write_record
 from tutorial.share import ask, load_weights, results_folder, save_weights
 from tutorial.verdict import verdict, wilson
 
@@ -116,7 +121,7 @@ def record(folder, learn, table):
         "losses": ([0.5, float("nan")], torch.tensor([0.25])),
         "rivals": pd.DataFrame({"right": [1, 2]}, index=["colour", "network"]),
     }
-    return run_record(learn.dls, folder, learn, 42, SCHEDULE, figures)
+    return run_record(learn.dls, folder, learn, 42, figures=figures)
 
 
 # --- the record
@@ -163,38 +168,84 @@ def test_counts_get_their_interval_and_all_else_stays(record, table):
     assert figures["rivals"][1] == {"index": "network", "right": 2}
 
 
-def test_another_body_is_not_called_ours(folder, learn, monkeypatch):
-    monkeypatch.setattr(learn, "arch", resnet18)
-    network = run_record(learn.dls, folder, learn, 1, SCHEDULE, {})["network"]
-    assert network["architecture"] == "resnet18"
-    assert network["body"] == {"which": "other", "sha256": None}
-
-
-def test_a_body_of_random_numbers_is_called_so(folder, learn, monkeypatch):
-    monkeypatch.setattr(learn, "pretrained", False)
-    record = run_record(learn.dls, folder, learn, 1, SCHEDULE, {})
-    assert record["network"]["body"] == {"which": "random", "sha256": None}
-    assert "its body initialised with random numbers, its head" in methods(record)
+def test_the_record_names_the_body_that_was_used(folder, learn, tmp_path, monkeypatch):
+    """Not the one that BODY would give by now: the file may have changed since, or be gone."""
+    file = tmp_path / "mine.pth"
+    torch.save(tvm.resnet34().state_dict(), file)
+    mine = {"which": "file", "sha256": sha256(file)}
+    monkeypatch.setenv("BODY", str(file))
+    supplied = build(learn.dls)
+    grey = vision_learner(learn.dls, resnet34, n_in=1)  # fastai makes its first layer anew
+    file.unlink()
+    scratch = vision_learner(learn.dls, resnet18, pretrained=False)
+    fastais = vision_learner(learn.dls, resnet18, pretrained=False)
+    fastais.pretrained = True  # as if fastai had downloaded one
+    for made, name, body, words in (
+        (supplied, "resnet34", mine, "weights that we supplied (SHA-256"),
+        (grey, "resnet34", mine, "weights that we supplied"),
+        (scratch, "resnet18", {"which": "random", "sha256": None}, "random numbers, its head"),
+        (fastais, "resnet18", {"which": "other", "sha256": None}, "the weights that fastai"),
+    ):
+        record = run_record(learn.dls, folder, made, 1, SCHEDULE)
+        assert (record["network"]["architecture"], record["network"]["body"]) == (name, body)
+        assert f"its body initialised with {words}" in methods(record)
 
 
 def test_pictures_that_were_squeezed_are_not_called_cropped(record):
-    squeezed = json.loads(json.dumps(record))
-    squeezed["input"]["fitted"] = "squish"
+    squeezed = {**record, "input": {**record["input"], "fitted": "squish"}}
     assert "Pictures were squeezed to 64" in methods(squeezed)
-    del squeezed["input"]["fitted"]  # as in records of earlier versions
-    assert "Pictures were resized to 64" in methods(squeezed)
 
 
-def test_a_schedule_that_was_not_followed_is_refused(folder, learn):
+def test_only_real_trainings_are_noted(folder, learn, tmp_path, monkeypatch):
+    """`lr_find` has `learn` fit, too, and was once taken for the last training."""
+    monkeypatch.setattr(learn, "path", tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.lr_find(num_it=8, show_plot=False)
+        learn.validate()
+    for said in (None, SCHEDULE):
+        training = run_record(learn.dls, folder, learn, 42, said)["training"]
+        assert training["schedule"] == [
+            {"layers": layers, "epochs": n, "planned": n, "rates": rates, "one_cycle": True}
+            for layers, n, rates in (
+                ("the head", 1, [3e-3, 3e-3]),
+                ("all layers", 2, [1e-4, 1e-3]),
+            )
+        ]
+
+
+def test_a_training_that_was_stopped_or_had_no_cycle_is_called_so(folder):
+    def stop(learn):
+        raise KeyboardInterrupt
+
+    learn = build(load(folder))
+    with learn.no_bar(), learn.no_logging():
+        with pytest.raises(KeyboardInterrupt):
+            learn.fit_one_cycle(3, 1e-3, cbs=Callback(before_validate=stop))
+        learn.freeze_to(1)
+        learn.fit(1, 1e-3)
+    schedule = run_record(learn.dls, folder, learn, 1)["training"]["schedule"]
+    assert [(fit["epochs"], fit["planned"], fit["one_cycle"]) for fit in schedule] == [
+        (1, 3, True),
+        (1, 1, False),
+    ]
+    text = methods(run_record(learn.dls, folder, learn, 1))
+    assert "trained in this order: the head for 1 of 3 planned epochs at" in text
+    assert "then the last 2 of 3 groups of layers for 1 epoch at" in text
+
+
+def test_a_schedule_that_nobody_knows_or_that_was_not_followed(folder, learn):
     for last in (("all layers", 3, slice(1e-4, 1e-3)), ("all layers", 2, slice(1e-4, 1e-2))):
-        with pytest.raises(TutorialError, match="was last trained for 2 at up to") as caught:
-            run_record(learn.dls, folder, learn, 42, [SCHEDULE[0], last], {})
+        with pytest.raises(TutorialError) as caught:
+            run_record(learn.dls, folder, learn, 42, [SCHEDULE[0], last])
         keeps("a record of another schedule than was trained", str(caught.value))
+    with pytest.raises(TutorialError) as caught:
+        run_record(learn.dls, folder, build(learn.dls), 42)
+    keeps("a record of a learner that has noted no training", str(caught.value))
 
 
 def test_what_json_cannot_hold_is_named(folder, learn):
     with pytest.raises(TutorialError, match="'mine' holds a Learner") as caught:
-        run_record(learn.dls, folder, learn, 42, SCHEDULE, {"mine": [learn]})
+        run_record(learn.dls, folder, learn, 42, figures={"mine": [learn]})
     keeps("a figure that a record can't hold", str(caught.value))
 
 
@@ -207,31 +258,30 @@ def test_a_file_of_somebody_else_is_not_overwritten(record, tmp_path, content):
     keeps("a record over a file of yours", str(caught.value))
 
 
-def test_a_place_that_cannot_be_written_to_gets_one_sentence(record, learn, tmp_path):
-    (tmp_path / "out").write_text("a file where the folder should be")
-    for write in (
-        lambda: write_record(record, tmp_path / "out" / "run.json"),
-        lambda: save_weights(learn, tmp_path / "out" / "weights.safetensors"),
-    ):
-        with pytest.raises(TutorialError, match="can't be written to"):
-            write()
-
-
 # --- the hash
 
 
-def test_the_hash_is_that_of_sha256sum(tmp_path):
-    for name in ("b.png", "a/é.png", "a b.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
-    files = list(tmp_path.rglob("*.png"))
-    # LC_ALL=C find . -name '*.png' -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | ...
-    assert hash_pictures(files, tmp_path) == (
-        "11e86860affa921c5ccf5ba80dd4d3ca9958b6b23142d0bb77999bc51e5fdc91"
-    )
-    assert hash_pictures(files[::-1], tmp_path) == hash_pictures(files, tmp_path)
+SUMS = "find . -name '*.png' -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
+
+
+def test_the_hash_is_that_of_sha256sum(record, tmp_path):
+    """Of any name that a disk takes, be it no UTF-8; and the record can hold such a name, too."""
+    names = [os.fsdecode(name) for name in (b"\xff.png", "a/é.png".encode(), "😀 b.png".encode())]
+    (tmp_path / "a").mkdir()
+    try:
+        for name in names:
+            (tmp_path / name).write_bytes(b"a picture")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this disk takes no such names")
+    files = [tmp_path / name for name in names]
+    told = subprocess.run(SUMS, shell=True, cwd=tmp_path, capture_output=True).stdout.decode()
+    assert hash_pictures(files, tmp_path) == hash_pictures(files[::-1], tmp_path) == told[:64]
     with pytest.raises(TutorialError, match="the folder that `dls` was made from"):
         hash_pictures(files, tmp_path / "a")
+    for _ in range(2):  # the second time it must be known as a record
+        write_record({**record, "figures": {"test": names}}, tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["figures"] == {"test": names}
+    assert "é" in (tmp_path / "run.json").read_text("utf-8")
 
 
 def test_the_hash_feels_every_byte_and_name_but_not_the_clock(tmp_path):
@@ -287,9 +337,8 @@ def test_the_paragraph_holds_the_figures_of_the_record(record):
 
 
 def test_the_paragraph_cites_only_what_it_used(folder, learn):
-    plain = [("all layers", 2, 1e-3)]
-    record = run_record(learn.dls, folder, learn, [1, 2], plain, {})
-    text = methods(record)
+    plain = vision_learner(learn.dls, resnet34)  # notes nothing
+    text = methods(run_record(learn.dls, folder, plain, [1, 2], [("all layers", 2, 1e-3)]))
     assert "discriminative" not in text and "Universal language model" not in text
     assert "Wilson" not in text and "No accuracy was recorded." in text
     assert "the random seeds were 1, 2" in text
@@ -358,14 +407,16 @@ def test_weights_without_a_place(learn, tmp_path, public):  # noqa: F811
         save_weights(learn, public / "weights.safetensors")
     keeps("saving weights where nothing can be written", str(caught.value))
     with read_only(tmp_path / "locked") as locked, untouched(locked):
-        with pytest.raises(TutorialError) as caught:
-            save_weights(learn, locked / "weights.safetensors")
-    keeps("saving weights where nothing can be written", str(caught.value))
+        for write in (lambda file: save_weights(learn, file), lambda file: write_whole(file, "a")):
+            with pytest.raises(TutorialError) as caught:
+                write(locked / "weights.safetensors")
+            keeps("saving weights where nothing can be written", str(caught.value))
 
 
 # --- asking
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_answer(folder, learn, tmp_path):
     file = tmp_path / "learner.pkl"
     picture = next((folder / "test").rglob("*.png"))

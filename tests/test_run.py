@@ -12,7 +12,8 @@ from conftest import ROOT, code_cells
 from PIL import Image
 from safetensors.torch import load_file
 
-from tools.run_notebook import WIDGET
+from tools.dev.store import WIDGET
+from tutorial import recipe
 
 # Right answers of 33. Of the 20 seeds in bench/stability.md the worst has 30 both times, the stored
 # run 32; one or two fewer leave room for other processors.
@@ -218,14 +219,15 @@ def load_sums():
     return {name: digest for digest, name in (line.split() for line in lines)}
 
 
-def test_the_schedule_in_the_record_is_the_one_trained(stored):
-    cells = {cell.id: cell.source for cell in code_cells(stored)}
-    head = re.search(r"fit_one_cycle\((.*)\)", cells["fit-head"])[1]
-    tune = re.search(r"fit_one_cycle\((.*)\)", cells["fit-all"])[1]
-    assert f'("the head", {head}), ("all layers", {tune})' in cells["record"]
-    assert f"again.fit_one_cycle({tune})" in cells["again"]
-    epochs = f"head_epochs={head.split(',')[0]}, tune_epochs={tune.split(',')[0]}"
-    assert epochs in cells["hello"]
+def test_the_schedule_in_the_record_is_the_one_trained(executed, stored):
+    record = json.loads(Path(executed.value("str((out / 'run.json').absolute())")).read_text())
+    head, tune = record["training"]["schedule"]
+    for fit, stage in ((head, recipe.HEAD), (tune, recipe.ALL)):
+        assert (fit["layers"], fit["epochs"]) == (stage.layers, stage.epochs)
+    assert (head["rates"], tune["rates"]) == ([3e-3, 3e-3], [1e-5, 3e-4])
+    assert head["one_cycle"] and executed.value("again.fit_log.fits") == [tune]  # of step 18
+    hello = next(cell.source for cell in code_cells(stored) if cell.id == "hello")
+    assert f"head_epochs={head['epochs']}, tune_epochs={tune['epochs']}" in hello
 
 
 def test_a_skipped_step_gets_a_hint(executed):

@@ -21,6 +21,8 @@ GUIDE = ROOT / "scale.md"
 PICTURES = 48  # to train on
 SHARD = 8
 
+pytestmark = pytest.mark.slow
+
 
 def cells(guide=GUIDE):
     """The two grey boxes of Python: packing, and reading."""
@@ -150,8 +152,9 @@ def test_two_processes_share_the_shards(folder, tmp_path):
     assert "split_by_node" in cell and "__key__" in cell
     (tmp_path / "read.py").write_text(
         "import json\nfrom pathlib import Path\n"
-        "from torch.distributed import init_process_group\ninit_process_group('gloo')\n"
+        "from torch import distributed\ndistributed.init_process_group('gloo')\n"
         f"{cell}\nprint(json.dumps([key for key, in stream]), flush=True)\n"
+        "distributed.destroy_process_group()\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

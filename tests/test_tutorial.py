@@ -9,10 +9,10 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
-from tutorial import explain_skipped_steps, start
+from tutorial import check_folder, explain_skipped_steps, start
 from tutorial.draw import overfits
 from tutorial.errors import FolderError
-from tutorial.start import check_folder, in_words, seconds_for, trainable_share
+from tutorial.start import in_words, seconds_for, trainable_share
 from tutorial.verdict import (
     score,
     show_verdict,

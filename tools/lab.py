@@ -7,7 +7,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,16 +18,12 @@ from pathlib import Path
 import zmq
 from jupyter_core.paths import jupyter_runtime_dir
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tools.helpers import ROOT, again, port_trouble, read_port, why_not_writable  # noqa: E402
+
 # Environment variables that name the folders which are else in the user's home.
-KEPT_IN_HOME = [
-    "JUPYTER_DATA_DIR",
-    "JUPYTER_RUNTIME_DIR",
-    "JUPYTERLAB_SETTINGS_DIR",
-    "JUPYTERLAB_WORKSPACES_DIR",
-    "IPYTHONDIR",
-    "MPLCONFIGDIR",
-]
+KEPT_IN_HOME = "JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR"
+KEPT_IN_HOME += " JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR MPLCONFIGDIR"
 
 
 class LabError(Exception):
@@ -37,55 +32,16 @@ class LabError(Exception):
 
 def port_from(environ):
     """The port to listen on: PORT, else 8080."""
-    text = environ.get("PORT") or "8080"
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise LabError(f"PORT={text} is not a port: give a number from 1 to 65535.")
-    return int(text)
+    try:
+        return read_port(environ.get("PORT") or "8080")
+    except ValueError as error:
+        raise LabError(f"PORT={error}") from None
 
 
 def check_port(port):
-    """Raise LabError if a program already answers on this port, be it on 127.0.0.1 or on ::1.
-
-    Jupyter alone would not notice a program on ::1, and the browser may go to that one.
-    """
-    taken = LabError(
-        f"Port {port} is already taken, perhaps by a JupyterLab left open: close that one, or type "
-        f"`PORT={port + 1 if port < 65535 else 8080} make lab` for another port."
-    )
-    for host in ("127.0.0.1", "::1"):
-        try:
-            socket.create_connection((host, port), timeout=1).close()
-        except OSError:
-            continue
-        raise taken
-    with socket.socket() as s:
-        if os.name != "nt":  # there it would allow what we want to find out
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except PermissionError:
-            raise LabError(f"Port {port} is not for ordinary users: take one above 1023.") from None
-        except OSError:
-            raise taken from None
-
-
-def writable(folder):
-    """Whether files can be made in a folder, which is itself made if need be."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # asking the system is not as sure as trying
-            return True
-    except OSError:
-        return False
-
-
-def runtime_folder():
-    """The folder in the user's home that JupyterLab does not start without, or None."""
-    try:
-        folder = jupyter_runtime_dir()
-    except RuntimeError:  # a container's user may have no home at all
-        return None
-    return folder if writable(folder) else None
+    """Raise LabError if we can't listen on this port."""
+    if trouble := port_trouble(port, f"type `{again('lab', PORT='{port}')}`"):
+        raise LabError(trouble)
 
 
 def has_display(environ, platform=sys.platform):
@@ -104,9 +60,7 @@ def command(port, browser):
     to the rented GPU does.
     """
     args = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
+        *(sys.executable, "-m", "jupyterlab"),
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",  # else a taken port silently becomes another one
@@ -118,10 +72,9 @@ def command(port, browser):
         "--IdentityProvider.token=",
         "--PasswordIdentityProvider.hashed_password=",
         "--LabApp.default_url=/lab/tree/demo.ipynb",
+        "--ServerApp.allow_root=True",
         "--Application.log_level=ERROR",
     ]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        args.append("--ServerApp.allow_root=True")
     if zmq.has("curve"):  # else each kernel warns that it talks to us without encryption
         args.append("--KernelManager.transport_encryption=auto")
     if not browser:
@@ -142,13 +95,29 @@ def lab_environment(environ):
         JUPYTER_CONFIG_PATH=os.pathsep.join(filter(None, ours)),
         JUPYTER_PREFER_ENV_PATH="1",
     )
-    if not runtime_folder():
+    try:
+        lacking = why_not_writable(jupyter_runtime_dir())  # it does not start without
+    except RuntimeError as error:  # a container's user may have no home at all
+        lacking = error
+    if lacking:
         home = tempfile.mkdtemp(prefix="jupyter-")
         atexit.register(shutil.rmtree, home, ignore_errors=True)
-        env.update({name: os.path.join(home, name.lower()) for name in KEPT_IN_HOME})
+        env.update({name: os.path.join(home, name.lower()) for name in KEPT_IN_HOME.split()})
         env.setdefault("HOME", home)
         print("Your home folder can't be written to: JupyterLab forgets its settings at the end.")
     return env
+
+
+def start(port, browser):
+    """Start JupyterLab where Ctrl-C does not reach it: it would ask "Shut down (y/[n])?"."""
+    return subprocess.Popen(
+        command(port, browser),
+        cwd=ROOT,
+        env=lab_environment(os.environ),
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # which does nothing on Windows, and there is the flag
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    )
 
 
 def say_when_ready(port, server, browser):
@@ -173,59 +142,46 @@ def hand_on(log, asked):
     """Print what JupyterLab logs until it is to end: a kernel that only starts dies noisily."""
     for line in log:
         if not asked.is_set():
-            sys.stderr.write(line.decode(errors="replace"))
-            sys.stderr.flush()
+            print(line.decode(errors="replace"), end="", file=sys.stderr, flush=True)
 
 
 def main():
-    """Run JupyterLab until Ctrl-C. Returns the exit status."""
+    """Run JupyterLab until Ctrl-C; raises LabError if it can't start, or ends by itself."""
     port = port_from(os.environ)
     check_port(port)
-    if not (writable(ROOT) and os.access(ROOT / "demo.ipynb", os.W_OK)):
+    if why_not_writable(ROOT) or not os.access(ROOT / "demo.ipynb", os.W_OK):
         print(
             "demo.ipynb can't be saved here, as this folder can't be written to: all runs, and "
             "File > Download keeps a copy of what you see."
         )
     browser = "--no-browser" not in sys.argv[1:] and has_display(os.environ)
-    # Its own session, so that Ctrl-C reaches only us: JupyterLab would ask "Shut down (y/[n])?".
-    server = subprocess.Popen(
-        command(port, browser),
-        cwd=ROOT,
-        env=lab_environment(os.environ),
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-    def stop(*_):
-        if server.poll() is None:
-            server.terminate()  # JupyterLab then shuts its kernels down and ends
-
     asked = threading.Event()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: (asked.set(), stop()))
+            signal.signal(getattr(signal, name), lambda *_: asked.set())
+    server = start(port, browser)
     threading.Thread(target=say_when_ready, args=(port, server, browser), daemon=True).start()
     log = threading.Thread(target=hand_on, args=(server.stderr, asked), daemon=True)
     log.start()
-    while server.poll() is None:
-        if asked.is_set():
-            try:
-                server.wait(15)
-            except subprocess.TimeoutExpired:
-                server.kill()
-        time.sleep(0.2)
-    if asked.is_set():
-        print("\nJupyterLab is closed.")
-        return 0
-    log.join(2)
-    raise LabError(
-        f"JupyterLab ended by itself (status {server.returncode}); the lines above say why, and if "
-        "your own Jupyter settings are at fault, `JUPYTER_NO_CONFIG=1 make lab` does without them."
-    )
+    while server.poll() is None and not asked.wait(0.2):
+        pass
+    if not asked.is_set():
+        log.join(2)
+        raise LabError(
+            f"JupyterLab ended by itself (status {server.returncode}); the lines above say why, and"
+            f" if your own Jupyter settings are at fault, `{again('lab', JUPYTER_NO_CONFIG=1)}`"
+            " does without them."
+        )
+    server.terminate()  # JupyterLab then shuts its kernels down and ends
+    try:
+        server.wait(15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+    print("\nJupyterLab is closed.")
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except LabError as error:
         sys.exit(str(error))

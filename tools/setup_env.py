@@ -1,7 +1,8 @@
 """Make .venv and install requirements.txt into it, once: what `make` does before each command.
 
-Needs nothing but Python's standard library, and reads as far back as Python 3.6, so that a machine
-with an old Python hears a sentence rather than a SyntaxError.
+With --dev, requirements-dev.txt too, which is added to the same .venv. Needs nothing but Python's
+standard library, and reads as far back as Python 3.6, so that a machine with an old Python hears a
+sentence rather than a SyntaxError.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SUPPORTED = ("3.13", "3.12", "3.11")
-# torch's Linux wheels bring the CUDA libraries along: .venv measured 6.6 GB. Elsewhere it has none.
+# torch's Linux wheels bring the CUDA libraries along: .venv measured 6.5 GB. Elsewhere it has none.
 DISK_GB = 8 if sys.platform.startswith("linux") else 3
 
 
@@ -69,26 +70,29 @@ def venv_python(venv):
     )
 
 
-def stamp_text(requirements, version):
-    """What .venv/.installed holds after a finished install: the pins' checksum and the Python."""
-    with open(requirements, "rb") as f:
-        return f"{hashlib.sha256(f.read()).hexdigest()} python {version}\n"
+def stamp(root, name, version):
+    """The line in .venv/.installed for one list of pins: its name, its checksum, the Python."""
+    with open(os.path.join(root, name), "rb") as f:
+        return f"{name} {hashlib.sha256(f.read()).hexdigest()} python {version}\n"
 
 
-def is_ready(venv, requirements, versions):
-    """Whether the install of these very pins was finished, for a Python of these versions.
+def to_install(root, names, versions):
+    """Those of the lists `names` whose very pins are not all in .venv, for a Python of `versions`.
 
     Its Python does not start if the folder was copied from another machine. A folder merely moved
     on this one is fine: everything is called as `python -m ...`, never by the scripts whose first
     lines hold the old path.
     """
+    venv = os.path.join(root, ".venv")
     try:
         with open(os.path.join(venv, ".installed")) as f:
-            found = f.read()
+            done = f.readlines()
     except OSError:
-        return False
+        return names
     version = python_version(venv_python(venv))
-    return version in versions and found == stamp_text(requirements, version)
+    if version not in versions:
+        return names
+    return [name for name in names if stamp(root, name, version) not in done]
 
 
 def check_disk(folder, need_gb=DISK_GB):
@@ -136,29 +140,30 @@ def remove(venv):
 def make_venv(python, venv):
     """Create the virtual environment.
 
-    Returns
-    -------
-    pip : list of str
-        The command that installs into it. Debian and Ubuntu leave `ensurepip` out of their Python,
-        so the environment may have no pip of its own; then the machine's pip works on it.
-
     Raises
     ------
     SetupError
         If Python has neither the means to put pip in nor a pip of its own.
     """
 
-    def has(module):
-        return subprocess.call([python, "-c", "import " + module], stderr=subprocess.DEVNULL) == 0
+    def has(modules):
+        return subprocess.call([python, "-c", "import " + modules], stderr=subprocess.DEVNULL) == 0
 
-    inner, own_pip = venv_python(venv), has("venv, ensurepip")
+    own_pip = has("venv, ensurepip")  # Debian and Ubuntu leave ensurepip out of their Python
     if not own_pip and not has("venv, pip"):
         raise SetupError(
             "This Python has no venv module: on Debian or Ubuntu type "
             "`sudo apt install python3-venv`, then run make again."
         )
     subprocess.check_call([python, "-m", "venv"] + ([] if own_pip else ["--without-pip"]) + [venv])
-    return [inner, "-m", "pip"] if own_pip else [python, "-m", "pip", "--python", inner]
+
+
+def pip_for(python, venv):
+    """The command that installs into an environment: its own pip, else that of `python`."""
+    inner = venv_python(venv)
+    if subprocess.call([inner, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0:
+        return [inner, "-m", "pip"]
+    return [python, "-m", "pip", "--python", inner]
 
 
 def install_environment(environ, pip):
@@ -194,23 +199,24 @@ def pinned(requirements, name):
     return "".join(lines)
 
 
-def install(pip, venv, requirements):
-    """Install the pins with uv, or with pip where uv can't be had.
+def install(python, venv, lists):
+    """Install the pins in `lists` with uv, which the first one pins, or with pip without it.
 
     Raises
     ------
     SetupError
         If both fail.
     """
+    pip = pip_for(python, venv)
     env = install_environment(os.environ, pip)
     with tempfile.TemporaryDirectory() as tmp:
         uv_only = os.path.join(tmp, "uv.txt")
         with open(uv_only, "w", encoding="utf-8") as f:
-            f.write(pinned(requirements, "uv"))
+            f.write(pinned(lists[0], "uv"))
         get_uv = pip + ["install", "-qq", "--require-hashes", "--no-deps", "-r", uv_only]
         have_uv = subprocess.call(get_uv, env=env) == 0
     inner = venv_python(venv)
-    hashed = ["--require-hashes", "-r", requirements]
+    hashed = ["--require-hashes"] + [arg for path in lists for arg in ("-r", path)]
     if have_uv:
         uv = [inner, "-m", "uv", "pip", "install", "--python", inner]
         if subprocess.call(uv + hashed, env=env) == 0:
@@ -266,8 +272,8 @@ def only_one(requirements):
     return f
 
 
-def set_up(root=ROOT, this_python=False):
-    """Bring `root`/.venv up to date with `root`/requirements.txt; do nothing if it is.
+def set_up(root=ROOT, this_python=False, dev=False):
+    """Bring `root`/.venv up to date with the lists of pins; do nothing if it is.
 
     Parameters
     ----------
@@ -275,32 +281,43 @@ def set_up(root=ROOT, this_python=False):
         The repo.
     this_python : bool
         Whether the user named the Python that runs us, so that a .venv of another one won't do.
+    dev : bool
+        Whether requirements-dev.txt is wanted, too.
     """
-    venv, requirements = os.path.join(root, ".venv"), os.path.join(root, "requirements.txt")
-    if not this_python and is_ready(venv, requirements, SUPPORTED):
+    venv = os.path.join(root, ".venv")
+    names = ["requirements.txt"] + ["requirements-dev.txt"] * dev
+    lists = [os.path.join(root, name) for name in names]
+    versions = [choose_python()[1]] if this_python else SUPPORTED
+    if not to_install(root, names, versions):
         return
-    python, version = choose_python()
-    if is_ready(venv, requirements, [version]):
-        return
-    with only_one(requirements):
-        if is_ready(venv, requirements, [version]):  # the other make has done it
+    with only_one(lists[0]):
+        missing = to_install(root, names, versions)
+        if not missing:  # the other make has done it
             return
-        # A half-made environment can look whole, so it is made anew; downloads are in uv's cache.
+        python, version = choose_python()
         check_writable(root)
-        remove(venv)
-        check_disk(root)
-        size = "about 3 GB to download, 7 GB on disk" if DISK_GB == 8 else "some minutes"
-        print(f"Setting up Python {version} in .venv, once: {size}.", flush=True)
-        install(make_venv(python, venv), venv, requirements)
-        print("Loading everything once.", flush=True)
-        first_import(venv)
+        anew = names[0] in missing
+        if anew:
+            # A half-made environment can look whole, so it goes; downloads are in uv's cache.
+            remove(venv)
+            check_disk(root)
+            size = "about 3 GB to download, 7 GB on disk" if DISK_GB == 8 else "some minutes"
+            print(f"Setting up Python {version} in .venv, once: {size}.", flush=True)
+            make_venv(python, venv)
+        else:
+            print("Adding what tests and bench need to .venv, once.", flush=True)
+        install(python, venv, lists)
+        if anew:
+            print("Loading everything once.", flush=True)
+            first_import(venv)
+        version = python_version(venv_python(venv))
         with open(os.path.join(venv, ".installed"), "w") as f:
-            f.write(stamp_text(requirements, version))
+            f.writelines(stamp(root, name, version) for name in names)
 
 
 if __name__ == "__main__":
     try:
-        set_up(this_python="--this-python" in sys.argv)
+        set_up(this_python="--this-python" in sys.argv, dev="--dev" in sys.argv)
     except SetupError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

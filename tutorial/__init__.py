@@ -13,20 +13,21 @@ from .needs import load_packages  # noqa: E402
 
 load_packages()  # else a missing one would show a page of Python's own
 
-from . import reading  # noqa: E402, F401  it does its work by being imported
 from .backbone import BodyError, body_in_use, resnet34  # noqa: E402
 from .bodies import compare_bodies  # noqa: E402
 from .defaults import fast_defaults  # noqa: E402
-from .doctor import check_images  # noqa: E402
 from .draw import draw_layers, epoch_losses, overfits, show_change, show_losses  # noqa: E402
 from .efficientnet import efficientnet_lite0  # noqa: E402
 from .errors import FolderError, TutorialError  # noqa: E402
+from .folders import check_folder, check_images, split_images  # noqa: E402
+from .folders.reading import name_bad_pictures  # noqa: E402
 from .hints import explain_skipped_steps  # noqa: E402
 from .leaks import find_leaks, show_leaks  # noqa: E402
 from .look import show_looks  # noqa: E402
 from .luck import learning_curve, show_learning_curve, show_luck, train_head  # noqa: E402
+from .paragraph import methods  # noqa: E402
 from .precision import describe_device, native_precision  # noqa: E402
-from .record import methods, run_record, write_record  # noqa: E402
+from .record import run_record, write_record  # noqa: E402
 from .rivals import (  # noqa: E402
     class_numbers,
     colour_histogram,
@@ -36,8 +37,7 @@ from .rivals import (  # noqa: E402
     show_rivals,
 )
 from .share import ask, load_weights, results_folder, save_weights  # noqa: E402
-from .split import split_images  # noqa: E402
-from .start import check_folder, hello, how_long, trainable_share  # noqa: E402
+from .start import hello, how_long, trainable_share  # noqa: E402
 from .unknown import (  # noqa: E402
     answers,
     distances,
@@ -54,6 +54,8 @@ from .verdict import (  # noqa: E402
     what_it_proves,
     wilson,
 )
+
+name_bad_pictures()
 
 __all__ = [
     "BodyError",

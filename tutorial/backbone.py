@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from .download import DownloadError, download, sha256
 from .errors import TutorialError
 
-__all__ = ["FINDERS", "Body", "BodyError", "body_in_use", "fill", "resnet34", "say_once"]
+__all__ = ["FINDERS", "Body", "BodyError", "body_in_use", "fill", "resnet34"]
 
 # torchvision puts the first 8 digits of the file's SHA-256 into its name; these are all of them.
 IMAGENET_URL = tvm.ResNet34_Weights.IMAGENET1K_V1.url
@@ -87,10 +87,9 @@ def resnet34(*, weights=None, pretrained=False, **kwargs):
     if tvm.ResNet34_Weights.verify(weights) is None and not pretrained:
         return model
     body = FINDERS[resnet34]()
-    if not fill(model, _read(body.file), "fc"):
+    if not fill(model, body, _read(body.file), "fc"):
         then = OTHER if body.which == "file" else RESTORE
         raise BodyError(f"{body.file} holds the weights of another network than resnet34; {then}.")
-    say_once(body.sentence)
     return model
 
 
@@ -107,11 +106,6 @@ def body_in_use(arch=resnet34):
     reader has the sentence then, `arch` will not print it again; all others are told anew, so that
     a second Run All in one kernel says what the first one said.
 
-    Parameters
-    ----------
-    arch : callable
-        `resnet34`, or another that has a place in `FINDERS`.
-
     Raises
     ------
     BodyError
@@ -121,13 +115,6 @@ def body_in_use(arch=resnet34):
     _said.clear()
     _said.add(sentence)
     return sentence
-
-
-def say_once(sentence):
-    """Print a sentence about a body, unless this process has shown it already."""
-    if sentence not in _said:
-        print(sentence)
-        _said.add(sentence)
 
 
 def _wanted():
@@ -166,20 +153,19 @@ def _choose(wanted):
         raise BodyError(f"{error} It is needed because {why}.") from None
 
 
-def fill(model, state, last):
-    """Put numbers into a network, and tell whether they fit.
+def fill(model, body, state, last):
+    """Put a body's numbers into a network, say so once, and tell whether they fit.
+
+    They do not if a layer is missing, unknown or of another size; then the network is of no use.
+    But its `last` layer may be so: a head takes its place. Which body it is, with its checksum, is
+    noted in the network for the record of step 28: the file may be another by then.
 
     Parameters
     ----------
     model : nn.Module
+    body : Body
     state : dict of str to Tensor
     last : str
-        Its last layer, whose numbers may be missing or of another size: a head takes its place.
-
-    Returns
-    -------
-    bool
-        False if a layer is missing, unknown or of another size; then `model` is of no use.
     """
     own = model.state_dict()
     try:
@@ -193,7 +179,15 @@ def fill(model, state, last):
         return False
     # The counters that batch norm keeps for itself may be missing, too.
     missing = [n for n in missing if not n.startswith(last) and "num_batches" not in n]
-    return not missing and not unknown
+    if missing or unknown:
+        return False
+    note = {"which": body.which, "sha256": sha256(body.file)}
+    for part in model.children():  # fastai drops the last one and may replace the first
+        part.trained_body = note
+    if body.sentence not in _said:
+        print(body.sentence)
+        _said.add(body.sentence)
+    return True
 
 
 def _read(file):

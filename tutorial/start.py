@@ -1,84 +1,30 @@
 """The notebook's first words: what it found on this computer, and how long Run All takes here."""
 
-import os
 import platform
 import time
 from functools import cache
-from pathlib import Path
 
 import fastai
 import psutil
 import torch
-from fastai.data.transforms import get_image_files
 from fastai.torch_core import default_device
 from torchvision.models import resnet34 as plain_resnet34
 
 from .backbone import body_in_use
 from .draw import use_chinese_fonts
-from .errors import FolderError
-from .findings import BATCH, FINDINGS
-from .folders import odd_folders
+from .folders import check_folder
+from .folders.findings import BATCH
+from .folders.layout import read_folder
+from .folders.reading import examine
 from .hints import explain_skipped_steps
 from .precision import best_dtype, describe_device
 
 MOST_CLASSES = 20  # beyond this the figures are no longer read
+SAMPLE = 8  # pictures are looked at, whether they are too large to be read fast
 MEMORY_GB = 2  # that Run All takes on top of what this kernel has when it says hello
 FINDER_STEPS = 50  # of the learning-rate finder in step 25
 # Seconds for starting, figures, decoding: all that is not the network.
 OVERHEAD, OVERHEAD_AFTER = 15, 40  # in Part I, and in Parts II and III
-
-
-def check_folder(path):
-    """Count the pictures of each class and split.
-
-    Parameters
-    ----------
-    path : Path
-        Holds `train` and `valid`, each with one folder a class, and perhaps `test`.
-
-    Returns
-    -------
-    dict of str to dict of str to int
-        For "train" and "valid", how many pictures each class has.
-
-    Raises
-    ------
-    FolderError
-        If a split is missing or stands inside a class, if a folder can't be read or links in a
-        circle, if there are fewer than two classes or too few pictures, or if the two splits do not
-        hold the same classes.
-    """
-    path, counts = Path(path), {}
-    for folder, problem in odd_folders(path):
-        raise FolderError(f"{folder}: {problem}. {FINDINGS[problem][2]}")
-    for split in ("train", "valid"):
-        folder = path / split
-        if not os.path.isdir(folder):
-            raise FolderError(
-                f"There is no folder {folder}. The tutorial needs {path}/train and {path}/valid,"
-                " each with one folder of pictures a class; IMGS=folder names another place, and"
-                " split_images(path, new_folder) makes a copy that is split."
-            )
-        classes = [folder / name for name in sorted(os.listdir(folder)) if name[0] != "."]
-        found = {
-            d.name: len(get_image_files(d, recurse=False)) for d in classes if os.path.isdir(d)
-        }
-        counts[split] = {name: n for name, n in found.items() if n}
-    if len(counts["train"]) < 2:
-        raise FolderError(
-            f"{path / 'train'} holds pictures of fewer than two classes: put the pictures of each"
-            " class into a folder of its own there."
-        )
-    if sum(counts["train"].values()) < BATCH:
-        raise FolderError(
-            f"{path / 'train'} holds fewer than {BATCH} pictures, too few for one batch: add some."
-        )
-    if only := sorted(set(counts["train"]) ^ set(counts["valid"])):
-        raise FolderError(
-            f"{path / 'train'} and {path / 'valid'} must hold the same classes; only one of them"
-            f" has pictures of {', '.join(only)}. check_images(path) tells more."
-        )
-    return counts
 
 
 @cache
@@ -150,8 +96,9 @@ def hello(path, head_epochs, tune_epochs):
     use_chinese_fonts()
     counts = check_folder(path)
     device, precision = describe_device()
-    tests = len(get_image_files(Path(path) / "test"))
     train, valid = (sum(counts[split].values()) for split in ("train", "valid"))
+    pictures, _ = read_folder(path)
+    tests = len(pictures) - train - valid
     print(f"Python is {platform.python_version()}.")
     print(f"fastai is {fastai.__version__}, on PyTorch {torch.__version__.split('+')[0]}.")
     print(f"The device is {device}.")
@@ -161,6 +108,9 @@ def hello(path, head_epochs, tune_epochs):
         f"Pictures found: {train} for training, {valid} for validation, {tests} for testing;"
         f" the classes are {', '.join(counts['train'])}."
     )
+    sample = pictures[:: max(1, len(pictures) // SAMPLE)]
+    if large := [f for one in sample for f in examine(one.file) if f.problem == "huge"]:
+        print(large[0])
     if len(counts["train"]) > MOST_CLASSES:
         print(
             f"{len(counts['train'])} classes are more than the {MOST_CLASSES} that this tutorial is"

@@ -27,29 +27,23 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.transforms import GrandparentSplitter, get_image_files, parent_label
 from fastai.distributed import DistributedDL, DistributedTrainer
 from fastai.metrics import AccumMetric, accuracy
 from fastai.torch_core import rank_distrib, set_seed
-from fastai.vision.augment import Resize, aug_transforms
-from fastai.vision.data import ImageBlock
-from fastai.vision.learner import vision_learner
 from fastcore.basics import patch
 from torch.distributed import DistError
 
+from . import recipe
 from .backbone import body_in_use, resnet34
 from .checkpoint import Checkpoint, SeedEachEpoch, read_checkpoint, take_up
 from .defaults import fast_defaults
 from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
-from .precision import _count_cores, describe_device
+from .folders import check_folder
+from .precision import count_cores, describe_device
 from .report import epoch_line, write_report
-from .start import check_folder
 
-# The two trainings of the notebook: which layers, how many epochs if none are named, and at which
-# highest learning rate.
-STAGES = {"head": ("the head", 3, 3e-3), "all": ("all layers", 3, slice(1e-5, 3e-4))}
+PLAN = recipe.HEAD, recipe.ALL
 ARCHS = {arch.__name__: arch for arch in (resnet34, efficientnet_lite0)}
 LOST = (
     "The training was told to stop, or another of its processes has died. If a sentence above names"
@@ -67,20 +61,9 @@ def _broadcast(self: DistributedDL, t, rank):
 def load(path, batch, processes):
     """Return the notebook's `dls`, with one process' share of each batch.
 
-    Three things differ from the notebook. The last batch, which is smaller, is used as well, so
-    that every picture counts in every epoch. A GPU gets helpers that read the pictures for it. And
-    the files are sorted, since no two disks list them alike: a picture's number is the same on
-    every machine.
-
-    Parameters
-    ----------
-    path : Path
-    batch, processes : int
-        Pictures in a step of all processes together, and the number of these.
-
-    Returns
-    -------
-    DataLoaders
+    Two things differ from `recipe.loaders`. The last batch, which is smaller, is used as well, so
+    that every picture counts in every epoch; and a GPU gets helpers that read the pictures for it.
+    `batch` counts the pictures in a step of all processes together.
 
     Raises
     ------
@@ -100,22 +83,9 @@ def load(path, batch, processes):
         )
     while size % share == 1:
         share += 1  # else the last batch would be a single picture, too few for a batch norm
-    cores = _count_cores() // local_processes()
-    block = DataBlock(  # what ImageDataLoaders.from_folder makes, but for the order
-        blocks=(ImageBlock, CategoryBlock),
-        get_items=lambda path: get_image_files(path, folders=["train", "valid"]).sorted(),
-        splitter=GrandparentSplitter(),
-        get_y=parent_label,
-        item_tfms=Resize(224),
-        batch_tfms=aug_transforms(),
-    )
-    return block.dataloaders(
-        path,
-        path=path,
-        bs=share,
-        drop_last=False,
-        num_workers=min(8, cores) if torch.cuda.is_available() else 0,
-    )
+    cores = count_cores() // local_processes()
+    workers = min(8, cores) if torch.cuda.is_available() else 0
+    return recipe.loaders(path, bs=share, drop_last=False, num_workers=workers)
 
 
 def local_processes():
@@ -154,47 +124,34 @@ def fingerprint(path, dls):
 def train(learn, out, settings, say):
     """Train the head, then all layers; what checkpoints hold already is not done again.
 
-    Parameters
-    ----------
-    learn : Learner
-        As the notebook makes it. Trained in place.
-    out : Path
-        Checkpoints lie here.
-    settings : dict
-        ``head epochs``, ``all epochs``, ``seed``, and whatever else must be the same to go on.
-    say : callable
-        Prints, in one of the processes.
-
-    Returns
-    -------
-    list of tuple
-        What `write_report` takes.
+    Checkpoints lie in `out`. `settings` are the epochs, the seed, and whatever else must be the
+    same to go on. Returns the stages that `write_report` takes.
     """
-    stages = []
-    for stage, (layers, _, rate) in STAGES.items():
-        if stage == "all":
-            learn.unfreeze()
-        epochs, file = settings[f"{stage} epochs"], out / f"{stage}.checkpoint"
-        saved = read_checkpoint(file, settings)
-        lines, mean = (saved["lines"], saved["mean"]) if saved else ([], (0, 0.0))
-        if saved:
+    plan = [one._replace(epochs=settings[f"{one.name} epochs"]) for one in PLAN]
+    done = []
+    for stage in recipe.stages(learn, plan):
+        file = out / f"{stage.name}.checkpoint"
+        saved = read_checkpoint(file, settings) or {"lines": [], "mean": (0, 0.0)}
+        lines = saved["lines"]
+        if lines:
             take_up(learn, saved)
-            say(f"{len(lines)} of {epochs} epochs of {layers} are done already.")
-        if len(lines) < epochs:
+            say(f"{len(lines)} of {stage.epochs} epochs of {stage.layers} are done already.")
+        if len(lines) < stage.epochs:
 
-            def tell(lines, layers=layers, epochs=epochs):
-                say(f"epoch {len(lines)} of {epochs} of {layers}: {epoch_line(lines[-1])}")
+            def tell(lines, stage=stage):
+                where = f"epoch {len(lines)} of {stage.epochs} of {stage.layers}"
+                say(f"{where}: {epoch_line(lines[-1])}")
 
-            keep = Checkpoint(file, settings, lines, tell, mean)
+            keep = Checkpoint(file, settings, lines, tell, saved["mean"])
             with learn.no_logging(), nullcontext() if sys.stdout.isatty() else learn.no_bar():
                 learn.fit_one_cycle(
-                    epochs,
-                    rate,
+                    stage.epochs,
+                    stage.rate,
                     start_epoch=len(lines),
-                    cbs=[SeedEachEpoch(f"{settings['seed']} {stage}"), keep],
+                    cbs=[SeedEachEpoch(f"{settings['seed']} {stage.name}"), keep],
                 )
-        stages.append((layers, rate, lines, file))
-    return stages
+        done.append((stage, lines, file))
+    return done
 
 
 def options(argv=None):
@@ -204,20 +161,16 @@ def options(argv=None):
         description="Train on a folder of pictures as the notebook does, in one or many processes.",
     )
     parser.add_argument("folder", type=Path, help="holds train and valid, and perhaps test")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/train"), help="for the results (out/train)"
-    )
-    parser.add_argument(
-        "--arch", choices=ARCHS, default="resnet34", help="the network (%(default)s)"
-    )
-    parser.add_argument(
-        "--batch", type=int, default=16, help="pictures in a step of all processes (16)"
-    )
-    for stage, (layers, epochs, _) in STAGES.items():
-        parser.add_argument(
-            f"--{stage}-epochs", type=int, default=epochs, help=f"of {layers} (%(default)s)"
-        )
-    parser.add_argument("--seed", type=int, default=42, help="of chance (42)")
+
+    def add(name, default, words, **how):
+        parser.add_argument(f"--{name}", default=default, help=f"{words} (%(default)s)", **how)
+
+    add("out", Path("out/train"), "for the results", type=Path)
+    add("arch", "resnet34", "the network", choices=ARCHS)
+    add("batch", recipe.BATCH, "pictures in a step of all processes", type=int)
+    for stage in PLAN:
+        add(f"{stage.name}-epochs", stage.epochs, f"of {stage.layers}", type=int)
+    add("seed", recipe.SEED, "of chance", type=int)
     args = parser.parse_args(argv)
     if min(args.head_epochs, args.all_epochs) < 1:
         parser.error("each stage needs one epoch or more")
@@ -254,19 +207,16 @@ def run(args, say):
     say(f"The device is {describe_device()[0]}, the precision {describe_device()[1]}.")
     with state.local_main_process_first():  # one download for all
         say(body_in_use(ARCHS[args.arch]))
-    learn = vision_learner(
-        dls,
-        ARCHS[args.arch],
-        # From all answers at the end: a mean over batches would count those twice that fill up the
-        # processes' shares.
-        metrics=AccumMetric(accuracy, flatten=False),
-    )
+    # From all answers at the end: a mean over batches would count those twice that fill up the
+    # processes' shares.
+    right = AccumMetric(accuracy, flatten=False)
+    learn = recipe.learner(dls, ARCHS[args.arch], metrics=right)
     with learn.distrib_ctx(sync_bn=False, cpu=cpu):
-        stages = train(learn, out, settings, say)
+        done = train(learn, out, settings, say)
     part_company(learn)
     if state.is_main_process:
-        say("\n" + write_report(learn, path, out, args.seed, stages, n))
-        for *_, checkpoint in stages:
+        say("\n" + write_report(learn, path, out, args.seed, done, n))
+        for *_, checkpoint in done:
             checkpoint.unlink()
         say(f"Kept in {out}: report.md, run.json, learner.pkl and weights.safetensors.")
 
@@ -295,6 +245,7 @@ def main(argv=None):
         if rank_distrib() == 0:
             print(words, flush=True)
 
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does, for names that are no UTF-8
     signal.signal(signal.SIGTERM, lost)  # so the launcher ends the others when one has died
     try:
         run(args, say)

@@ -5,10 +5,10 @@ crops, batches of 4, SGD at 0.001 that sinks to a tenth every 7 epochs, 25 epoch
 epochs the best one is kept.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
+import joblib
 import torch
 from body import MEAN, SPREAD, bundled_resnet34
 from torch import nn
@@ -39,7 +39,7 @@ CHANGES = {
 def train(path, epochs, seed, notes):
     """Train all layers for `epochs[0]` epochs."""
     torch.manual_seed(seed)
-    workers = min(4, os.cpu_count())  # the tutorial's 4, where there are so many cores
+    workers = min(4, joblib.cpu_count())  # the tutorial's 4, where there are so many cores
     pictures = {split: datasets.ImageFolder(path / split, CHANGES[split]) for split in CHANGES}
     loaders = {
         split: DataLoader(found, batch_size=4, shuffle=True, num_workers=workers)

@@ -41,9 +41,9 @@ def seconds():
     return time.time() - psutil.Process().create_time()
 
 
-def peak():
-    """Return the peak of this process' memory in bytes, as the system noted it, or None."""
-    status = Path("/proc/self/status")
+def peak(pid="self"):
+    """Return the peak of a process' resident memory in bytes, as Linux noted it, or None."""
+    status = Path(f"/proc/{pid}/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) * 1024 if found else None
 

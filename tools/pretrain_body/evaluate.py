@@ -150,45 +150,22 @@ def architecture(path):
     return build
 
 
-def loaders(plan, fifth=None):
-    """The notebook's loaders; with a `fifth` of 0 to 4, that part of train in place of valid."""
-    from fastai.vision.all import (
-        CategoryBlock,
-        DataBlock,
-        FuncSplitter,
-        ImageBlock,
-        IndexSplitter,
-        Resize,
-        aug_transforms,
-        parent_label,
-    )
-
-    folders = ("train", "valid") if fifth is None else ("train",)
-    files = sorted(file for folder in folders for file in (plan.imgs / folder).glob("*/*.jpg"))
-    splitter = FuncSplitter(lambda file: file.parent.parent.name == "valid")
-    if fifth is not None:
-        splits = fifths(0).split(files, [file.parent.name for file in files])
-        splitter = IndexSplitter(list(splits)[fifth][1])
-    block = DataBlock(
-        (ImageBlock, CategoryBlock),
-        get_items=lambda _: files,
-        get_y=parent_label,
-        splitter=splitter,
-        item_tfms=Resize(224),
-        batch_tfms=aug_transforms(),
-    )
-    return block.dataloaders(plan.imgs, bs=plan.batch, num_workers=0)
-
-
 def notebook_learner(path, plan, seed, fifth=None):
-    """The notebook's learner, with the body of a file or a random one, its head untrained."""
-    from fastai.vision.all import accuracy, set_seed, vision_learner
+    """The notebook's learner, with the body of a file or a random one, its head untrained.
 
-    from tutorial import fast_defaults
+    With a `fifth` of 0 to 4, that part of train takes the place of valid.
+    """
+    from fastai.torch_core import set_seed
 
+    from tutorial import fast_defaults, recipe
+
+    def split(files):
+        return list(fifths(0).split(files, [file.parent.name for file in files]))[fifth]
+
+    how = {} if fifth is None else {"folders": ("train",), "splitter": split}
     fast_defaults()
     set_seed(seed)
-    return vision_learner(loaders(plan, fifth), architecture(path), metrics=accuracy)
+    return recipe.learner(recipe.loaders(plan.imgs, bs=plan.batch, **how), architecture(path))
 
 
 def notebook_run(path, plan, seed, fifth=None):
@@ -225,26 +202,30 @@ def show(scores):
     return f"{statistics.mean(scores):.1%} ± {100 * sd:.1f}"
 
 
-def markdown(table, columns):
-    """The table in Markdown, one measure a row."""
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for what, row in table.items():
-        cells = [show(row[c]) if c in row else "" for c in columns]
-        lines.append(f"| {what} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def markdown(scores, columns):
+    """The scores in a Markdown table, one measure a row."""
+    from tutorial.report import table
+
+    rows = [
+        [what, *(show(row[c]) if c in row else "" for c in columns)] for what, row in scores.items()
+    ]
+    return table(["", *columns], rows)
 
 
 def add_plan(parser):
     """Add body, pictures, and the notebook's two trainings; the defaults are its own."""
+    from tutorial.recipe import ALL, BATCH, HEAD
+
     parser.add_argument("--body", type=Path, default=WEIGHTS / NAME)
     parser.add_argument("--photos", type=Path, help="class folders of other pictures to judge on")
     parser.add_argument("--before", type=Path, help="another body, to be judged beside")
     parser.add_argument("--imgs", type=Path, default=ROOT / "imgs")
-    parser.add_argument("--head-epochs", type=int, default=3)
-    parser.add_argument("--head-rate", type=float, default=3e-3)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs=2, default=(1e-5, 3e-4))
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--head-epochs", type=int, default=HEAD.epochs)
+    parser.add_argument("--head-rate", type=float, default=HEAD.rate)
+    parser.add_argument("--epochs", type=int, default=ALL.epochs)
+    rates = ALL.rate.start, ALL.rate.stop
+    parser.add_argument("--rates", type=float, nargs=2, default=rates)
+    parser.add_argument("--batch", type=int, default=BATCH)
 
 
 def main():

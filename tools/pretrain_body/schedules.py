@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 # Python finds this package because evaluate, above, has told it where.
 from tutorial.luck import head_learner
+from tutorial.report import table
 from tutorial.rivals import class_numbers, features_of, frozen_features
 
 HEADS = ["1,3e-3", "2,3e-3", "3,2e-3", "3,3e-3", "3,6e-3", "4,3e-3", "5,3e-3", "6,3e-3"]
@@ -126,13 +127,13 @@ def compare_tunings(plan):
 
 def markdown(results):
     """A table of means over fifths and seeds, with the standard error over the seeds."""
-    lines = ["| epochs, rates | right | standard error | loss |", "|---|---|---|---|"]
+    lines = []
     for text, rows in results.items():
         rights = [statistics.mean(right for _, right in row) for row in rows]
         error = f"{statistics.stdev(rights) / len(rows) ** 0.5:.1%}" if len(rows) > 1 else "-"
         loss = statistics.mean(loss for row in rows for loss, _ in row)
-        lines.append(f"| {text} | {statistics.mean(rights):.1%} | {error} | {loss:.3f} |")
-    return "\n".join(lines)
+        lines.append([text, f"{statistics.mean(rights):.1%}", error, f"{loss:.3f}"])
+    return table(["epochs, rates", "right", "standard error", "loss"], lines)
 
 
 def main():

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,16 +18,9 @@ from functools import partial
 
 import nbformat
 
+from tools.helpers import free_port
+
 RUN, KERNEL = 3, 4  # places in the menu bar: File, Edit, View, Run, Kernel
-CHROMIUM_ARGS = [
-    "--no-sandbox",  # Chromium refuses to run as root otherwise
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 NUMBER = re.compile(r"\[\d+\]")
 NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"
 # What a person sees of the notebook: the scrolled panel, its active cell, and a given cell's parts.
@@ -48,37 +40,21 @@ VIEW = """([notebook, index]) => {
 
 
 class Server:
-    """A JupyterLab started as `make lab` does, as if it were the first time on this computer.
-
-    Attributes
-    ----------
-    root : Path
-        Where the notebooks lie.
-    """
+    """A JupyterLab on the notebooks in `root`, started as `make lab` does, for the first time."""
 
     def __init__(self, root, port, settings):
         self.root, self.port, self._settings = root, port, settings
 
-    def get(self, path):
-        """What the server answers at this address."""
-        with urllib.request.urlopen(f"http://localhost:{self.port}{path}", timeout=10) as reply:
-            return json.load(reply)
-
     def kernel(self, notebook):
         """(number of pages connected, state) of a notebook's kernel, in the server's words."""
-        for session in self.get("/api/sessions"):
-            if session["path"] == notebook:
-                return session["kernel"]["connections"], session["kernel"]["execution_state"]
-        return 0, "none"
+        address = f"http://localhost:{self.port}/api/sessions"
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            kernels = {one["path"]: one["kernel"] for one in json.load(reply)}
+        kernel = kernels.get(notebook, {"connections": 0, "execution_state": "none"})
+        return kernel["connections"], kernel["execution_state"]
 
     def set(self, plugin, **values):
-        """Choose settings, as in Settings > Settings Editor; a page heeds them when it is opened.
-
-        Parameters
-        ----------
-        plugin : str
-            Such as ``"@jupyterlab/apputils-extension/themes"``.
-        """
+        """Choose settings, as in the Settings Editor; a page heeds them when it is opened."""
         file = self._settings / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values), encoding="utf-8")
@@ -88,50 +64,32 @@ class Server:
 def serving(root, folder, python=sys.executable, **variables):
     """Start ``tools/lab.py`` of a copy of the repo, and close it with Ctrl-C in the end.
 
-    Parameters
-    ----------
-    root : Path
-        The copy.
-    folder : Path
-        For all that JupyterLab keeps about its user.
-    python : path
-        The Python to start it with.
-    **variables : str
-        For the environment.
+    What JupyterLab keeps about its user goes to `folder`; `variables` are for the environment.
 
     Yields
     ------
     Server
     """
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    places = {name: folder / name for name in ("config", "data", "settings", "workspaces")}
+    port, settings = free_port(), folder / "settings"
     env = dict(
         os.environ,
         PORT=str(port),
-        JUPYTER_CONFIG_DIR=str(places["config"]),
-        JUPYTER_DATA_DIR=str(places["data"]),
-        JUPYTERLAB_SETTINGS_DIR=str(places["settings"]),
-        JUPYTERLAB_WORKSPACES_DIR=str(places["workspaces"]),
+        JUPYTER_CONFIG_DIR=str(folder / "config"),
+        JUPYTER_DATA_DIR=str(folder / "data"),
+        JUPYTERLAB_SETTINGS_DIR=str(settings),
+        JUPYTERLAB_WORKSPACES_DIR=str(folder / "workspaces"),
         **variables,
     )
-    process = subprocess.Popen(
-        [python, "tools/lab.py", "--no-browser"],
-        cwd=root,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [python, "tools/lab.py", "--no-browser"]
+    process = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert any(str(port) in line for line in process.stdout), "JupyterLab did not start"
-        yield Server(root, port, places["settings"])
+        yield Server(root, port, settings)
     finally:
         process.send_signal(signal.SIGINT)
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:
+        finally:
             process.kill()
 
 
@@ -144,9 +102,7 @@ def chromium_at(path):
         yield partial(
             p.chromium.launch_persistent_context,
             executable_path=path,
-            headless=True,
             viewport={"width": 1280, "height": 900},
-            args=CHROMIUM_ARGS,
         )
 
 
@@ -175,6 +131,9 @@ class LabPage:
     page : playwright.sync_api.Page
     errors : list of str
         What the page's own scripts raised.
+    place : dict of str to int
+        Where the cell with this id stands.
+    is_code : list of bool
     """
 
     def __init__(self, page, server, notebook):
@@ -182,9 +141,9 @@ class LabPage:
         self.errors = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.set_default_timeout(60_000)
-        nb = self.saved()
-        self.place = {cell.id: i for i, cell in enumerate(nb.cells)}
-        self.is_code = [cell.cell_type == "code" for cell in nb.cells]
+        cells = self.saved().cells
+        self.place = {cell.id: i for i, cell in enumerate(cells)}
+        self.is_code = [cell.cell_type == "code" for cell in cells]
 
     # --- what is there
 
@@ -197,17 +156,22 @@ class LabPage:
         place = self.place.get(which, which)
         return self.page.locator(f'{NOTEBOOK} .jp-Cell[data-windowed-list-index="{place}"]')
 
-    def prompts(self):
-        """What stands before the code cells: "[ ]:", "[*]:" or "[7]:"."""
-        return self.page.locator(f"{NOTEBOOK} .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+    def cells(self):
+        """All that the page holds by now: those out of sight come later."""
+        return self.page.locator(f"{NOTEBOOK} .jp-Cell")
 
-    def prompt(self, which):
-        """What stands before this code cell."""
-        return self.cell(which).locator(".jp-InputPrompt").inner_text()
+    def running(self, which=None):
+        """Whether this code cell, or any, waits or runs: "[*]:" stands before it."""
+        cells = self.cells() if which is None else self.cell(which)
+        return any("*" in text for text in cells.locator(".jp-InputPrompt").all_inner_texts())
 
     def view(self, place=0):
         """Where the panel, its active cell, and the parts of the cell at `place` are."""
         return self.page.evaluate(VIEW, [NOTEBOOK, place])
+
+    def idle(self):
+        """Whether the kernel has nothing to do."""
+        return self.server.kernel(self.notebook)[1] == "idle"
 
     def wait(self, condition, seconds, what):
         """Wait until `condition()` holds; raises AssertionError if it does not in time."""
@@ -220,11 +184,9 @@ class LabPage:
 
     def open(self):
         """Open /lab and double-click the notebook in the list of files."""
-        self.page.goto(f"http://localhost:{self.server.port}/lab", wait_until="domcontentloaded")
-        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
-        file = self.server.root / self.notebook
+        self._go("/lab")
         names = self.page.locator("#filebrowser .jp-DirListing-itemText")
-        names.get_by_text(file.name, exact=True).dblclick()
+        names.get_by_text(self.notebook, exact=True).dblclick()
         self._opened()
 
     def reload(self):
@@ -232,20 +194,19 @@ class LabPage:
 
         Panels take the widths that they have at a first visit to a window of this size.
         """
-        name = urllib.parse.quote(self.notebook)
-        address = f"http://localhost:{self.server.port}/lab/tree/{name}?reset"
-        self.page.goto(address, wait_until="domcontentloaded")
-        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
+        self._go(f"/lab/tree/{urllib.parse.quote(self.notebook)}?reset")
         self._opened()
+
+    def _go(self, address):
+        whole = f"http://localhost:{self.server.port}{address}"
+        self.page.goto(whole, wait_until="domcontentloaded")
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
     def _opened(self):
         self.page.wait_for_selector(f"{NOTEBOOK} .jp-CodeCell")
         # Not the circle in the toolbar: it is "idle" even before there is a kernel.
-        self.wait(lambda: self.server.kernel(self.notebook)[0] == 1, 120, "the kernel")
-        self.wait(self.idle, 120, "the kernel")
-        count = len(self.is_code)
-        cells = self.page.locator(f"{NOTEBOOK} .jp-Cell")
-        self.wait(lambda: cells.count() >= count, 60, "the cells that are out of sight")
+        self.wait(lambda: self.server.kernel(self.notebook) == (1, "idle"), 120, "the kernel")
+        self.wait(lambda: self.cells().count() >= len(self.is_code), 60, "the cells out of sight")
         self.page.wait_for_timeout(500)
 
     def menu(self, place, command):
@@ -255,9 +216,8 @@ class LabPage:
 
     def click(self, which):
         """Click beside a cell, to select it without writing in it."""
-        cell = self.cell(which)
-        cell.scroll_into_view_if_needed()
-        cell.locator(".jp-InputPrompt").click()
+        self.cell(which).scroll_into_view_if_needed()
+        self.cell(which).locator(".jp-InputPrompt").click()
 
     def confirm(self):
         """Agree to what a dialog asks."""
@@ -266,30 +226,21 @@ class LabPage:
 
     def step(self, place, seconds):
         """Press Shift+Enter in the cell at `place`, and wait until it is done."""
+        prompt = self.cell(place).locator(".jp-InputPrompt")
         if self.is_code[place]:  # its number from the last run may be the same as the next one
-            prompt = self.cell(place).locator(".jp-InputPrompt")
             prompt.evaluate("prompt => prompt.textContent = 'before'")
         self.page.keyboard.press("Shift+Enter")
         if self.is_code[place]:
-            self.wait(lambda: NUMBER.search(self.prompt(place)), seconds, f"cell {place}")
+            self.wait(lambda: NUMBER.search(prompt.inner_text()), seconds, f"cell {place}")
         self.wait(self.idle, seconds, "the kernel")
-
-    def idle(self):
-        """Whether the kernel has nothing to do."""
-        return self.server.kernel(self.notebook)[1] == "idle"
 
     def wait_for_start(self, which=None):
         """Wait until this cell, or any, waits or runs; what it said before is gone then."""
-
-        def begun():
-            prompts = self.prompts() if which is None else [self.prompt(which)]
-            return any("*" in text for text in prompts)
-
-        self.wait(begun, 60, "the run to begin")
+        self.wait(lambda: self.running(which), 60, "the run to begin")
 
     def wait_for_end(self, seconds):
         """Wait until no cell waits or runs."""
-        self.wait(lambda: not any("*" in t for t in self.prompts()), seconds, "the run to end")
+        self.wait(lambda: not self.running(), seconds, "the run to end")
         self.wait(self.idle, 60, "the kernel")
 
     def save(self):
@@ -303,12 +254,12 @@ class LabPage:
 
     def pictures(self):
         """For each cell, the (width, height) of every picture below it that the file holds, too."""
-        cells = self.page.locator(f"{NOTEBOOK} .jp-Cell")
         found = []
-        for i in range(cells.count()):  # cells out of sight are not in the page
-            cells.nth(i).scroll_into_view_if_needed()
-            shown = cells.nth(i).locator(".jp-OutputArea-output img:not(.jupyter-widgets img)")
-            found.append(
-                shown.evaluate_all("all => all.map(i => [i.naturalWidth, i.naturalHeight])")
+        for i in range(self.cells().count()):  # cells out of sight are not in the page
+            self.cells().nth(i).scroll_into_view_if_needed()
+            shown = (
+                self.cells().nth(i).locator(".jp-OutputArea-output img:not(.jupyter-widgets img)")
             )
+            sizes = "all => all.map(i => [i.naturalWidth, i.naturalHeight])"
+            found.append(shown.evaluate_all(sizes))
         return found

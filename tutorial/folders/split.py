@@ -8,14 +8,14 @@ from pathlib import Path
 
 from sklearn.model_selection import GroupShuffleSplit
 
-from .doctor import _all_below, _folder, _printable, _read_split
-from .download import sha256
-from .errors import FolderError
-from .folders import picked
+from ..download import sha256
+from ..errors import FolderError
+from .findings import printable
+from .layout import by_class, read_folder
 
 
 def split_images(path, new_folder, share=0.2, seed=42):
-    """Copy pictures into a new folder, divided into `train` and `valid`.
+    """Copy pictures into a new folder, divided into `train` and `valid`; step 23.
 
     Each class is divided at random, by scikit-learn's `GroupShuffleSplit`; files that are equal
     byte for byte stay on one side. Pictures in `test` are copied along, as they lie.
@@ -43,24 +43,24 @@ def split_images(path, new_folder, share=0.2, seed=42):
         different pictures, if `new_folder` holds anything, or if copying fails. In each case
         nothing new is left behind.
     """
-    path, new = _folder(path), Path(new_folder)
+    path, new = Path(path), Path(new_folder)
+    pictures = [one for one in read_folder(path)[0] if os.path.isfile(one.file)]
     try:
-        _check_place(path, new)
-        copies = _draw(_classes_to_split(path), share, seed)
-        for file in _all_below(path / "test", []):
-            if picked(file) and os.path.isfile(file):
-                copies[file] = file.relative_to(path)
-        _copy_all_or_nothing(copies, new)
+        check_place(path, new)
+        copies = draw(classes_to_split(pictures, path), share, seed)
+        tests = [one.file for one in pictures if one.split == "test"]
+        copies |= {file: file.relative_to(path) for file in tests}
+        copy_all_or_nothing(copies, new)
     except OSError as error:
         raise FolderError(f"Copying stopped: {error}. Nothing was left behind.") from error
     sides = [to.parts[0] for to in copies.values()]
-    train, valid, name = sides.count("train"), sides.count("valid"), _printable(new.name)
+    train, valid, name = sides.count("train"), sides.count("valid"), printable(new.name)
     print(f"{name} now holds copies: {train} pictures in train, {valid} in valid.")
     print(f"{name} 里是复制好的图片：train {train} 张，valid {valid} 张。")
     return new
 
 
-def _check_place(path, new):
+def check_place(path, new):
     """Refuse a place for the new folder where anything could be overwritten or mixed up."""
     if new.exists() and (not new.is_dir() or any(new.iterdir())):
         raise FolderError(f"{new} exists and is not empty. Name a new folder.")
@@ -70,29 +70,24 @@ def _check_place(path, new):
         raise FolderError(f"There is no folder {new.absolute().parent} to put {new.name} in.")
 
 
-def _classes_to_split(path):
+def classes_to_split(pictures, path):
     """Return the pictures of each class, {class: files}."""
-    splits = {}
-    for name, skip in (("train", ()), ("valid", ()), (".", ("train", "valid", "test"))):
-        classes = _read_split(path / name, [], skip) if os.path.isdir(path / name) else {}
-        there = {label: [f for f in files if os.path.isfile(f)] for label, files in classes.items()}
-        splits[name] = {label: files for label, files in there.items() if files}
-    if splits["valid"]:
+    if by_class(pictures, "valid"):
         raise FolderError(f"{path / 'valid'} already holds pictures, so nothing needs a split.")
-    classes = splits["train"] or splits["."]
+    classes = by_class(pictures, "train")
     if len(classes) < 2:
         raise FolderError(f"{path} holds fewer than two folders of pictures; a split needs two.")
     return classes
 
 
-def _draw(classes, share, seed):
+def draw(classes, share, seed):
     """Decide where each file goes, {file: place below the new folder}."""
     side, copies = {}, {}
     for label, files in classes.items():
         keys, chosen = [sha256(file) for file in files], []
         with suppress(ValueError):  # a single picture, or a share that leaves one side empty
-            draw = GroupShuffleSplit(1, test_size=float(share), random_state=seed)
-            _, chosen = next(draw.split(files, groups=keys))
+            splitter = GroupShuffleSplit(1, test_size=float(share), random_state=seed)
+            _, chosen = next(splitter.split(files, groups=keys))
         drawn = set(chosen)
         for i, (file, key) in enumerate(zip(files, keys, strict=True)):
             # A picture that another class has, too, goes where that one went.
@@ -106,7 +101,7 @@ def _draw(classes, share, seed):
     return copies
 
 
-def _copy_all_or_nothing(copies, new):
+def copy_all_or_nothing(copies, new):
     """Copy into a folder beside `new`, which gets its name only when all is there."""
     with tempfile.TemporaryDirectory(prefix=".split-", dir=new.absolute().parent) as place:
         unfinished = Path(place) / "copy"
