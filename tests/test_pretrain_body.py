@@ -162,6 +162,7 @@ def test_the_rate_rises_stays_and_falls():
     assert rates == pytest.approx([0, 1, 1, 0.5], abs=1e-3) and train.rate_at(10**6, 10**6) == 0
 
 
+@pytest.mark.slow
 def test_a_training_is_stopped_gone_on_with_and_exported(bank, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "BATCH", 8)
     monkeypatch.setattr(train, "SIDES", ((float("inf"), 64, 96),))
