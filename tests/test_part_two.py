@@ -206,11 +206,12 @@ def test_both_maps_show_where_the_reason_is():
     linear = nn.Linear(49, 2)
     nn.init.zeros_(linear.bias)
     with torch.no_grad():
-        linear.weight[0], linear.weight[1] = 0, 1
+        linear.weight[0], linear.weight[1] = -1, 1
     toy = SimpleNamespace(model=nn.Sequential(BrightRight(), nn.Sequential(nn.Flatten(), linear)))
     heat = look.grad_cam(toy, torch.ones(1, 3, 224, 224), 1)
     assert heat.shape == (224, 224) and heat.max() == 1
     assert heat[:, 150:].min() > 0.9 and heat[:, :64].max() < 0.1
+    assert look.grad_cam(toy, torch.ones(1, 3, 224, 224), 0).max() == 0  # all speaks against it
     chance = look.occlusion(toy, torch.full((1, 3, 224, 224), 0.05), 1)
     assert chance.shape == (7, 7) and chance[:, -1].max() < chance[:, 0].min()
 
