@@ -40,14 +40,11 @@ def on_this_cpu(monkeypatch):
     assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.fixture(params=[BF16], ids=str)
+@pytest.fixture(params=[BF16])
 def dtype(request, monkeypatch):
     """Whatever this CPU has, play one that is fastest in this number format."""
     monkeypatch.setattr(precision, "best_dtype", lambda device: request.param)
     return request.param
-
-
-either = pytest.mark.parametrize("dtype", [BF16, FP32], indirect=True, ids=str)
 
 
 class Loss(CrossEntropyLossFlat):
@@ -62,15 +59,12 @@ class Loss(CrossEntropyLossFlat):
         return super().__call__(pred, *args)
 
 
-def a_learner(folder, cbs="native", path=None):
+def a_learner(folder, path=None):
     set_seed(0)
-    cbs = native_precision() if cbs == "native" else cbs
     body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3, 2))
     head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
-    model = nn.Sequential(body, head)
-    return Learner(
-        loaders(folder, 32), model, loss_func=Loss(), metrics=accuracy, cbs=cbs, path=path
-    )
+    how = {"loss_func": Loss(), "metrics": accuracy, "cbs": native_precision(), "path": path}
+    return Learner(loaders(folder, 32), nn.Sequential(body, head), **how)
 
 
 class Spy(Callback):
@@ -88,7 +82,7 @@ class Spy(Callback):
         self.hook.remove()
 
 
-@either
+@pytest.mark.parametrize("dtype", [BF16, FP32], indirect=True)
 def test_the_forward_pass_is_fast_and_the_ends_are_float32(folder, dtype):
     learn, spy = a_learner(folder), Spy()
     learn.fit_one_cycle(1, 1e-3, cbs=spy)
@@ -99,7 +93,6 @@ def test_the_forward_pass_is_fast_and_the_ends_are_float32(folder, dtype):
     assert np.isfinite(learn.recorder.values[-1]).all()
 
 
-@either
 def test_every_way_of_predicting_works(folder, dtype, tmp_path, monkeypatch):
     learn, spy = a_learner(folder, path=tmp_path), Spy()
     learn.add_cb(spy)
@@ -112,17 +105,6 @@ def test_every_way_of_predicting_works(folder, dtype, tmp_path, monkeypatch):
     learn.lr_find(show_plot=False, num_it=12)
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
     learn.show_results()
-
-
-def test_it_learns_as_float32_does(folder, dtype):
-    probs = {}
-    for cbs in ("native", None):
-        learn = a_learner(folder, cbs=cbs)
-        learn.fit_one_cycle(4, 1e-2)
-        assert learn.validate()[1] == 1.0
-        probs[cbs] = learn.get_preds()[0]
-    assert not torch.equal(probs["native"], probs[None])
-    assert torch.allclose(probs["native"], probs[None], atol=0.2)
 
 
 class Stop(Callback):

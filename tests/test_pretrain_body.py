@@ -25,7 +25,6 @@ import evaluate  # noqa: E402
 import export  # noqa: E402
 import pictures  # noqa: E402
 import scenes  # noqa: E402
-import schedules  # noqa: E402
 import teacher  # noqa: E402
 import train  # noqa: E402
 
@@ -202,11 +201,3 @@ def test_features_that_tell_the_classes_apart_are_judged_so(monkeypatch):
     assert len(told) == 4 and all(scores == [1.0, 1.0] for scores in told.values())
     guessed = evaluate.judge(lambda pictures: np.zeros((40, 5)), imgs, None)
     assert len(guessed) == 3 and all(np.mean(scores) <= 0.6 for scores in guessed.values())
-
-
-def test_a_picture_is_met_in_another_look_but_with_its_own_label():
-    looks, labels = torch.arange(12).view(3, 4, 1), torch.arange(4)
-    augmented = schedules.Augmented(looks, labels)
-    for i in range(len(augmented)):
-        met = [augmented[i] for _ in range(60)]
-        assert {int(x) for x, _ in met} == {i, i + 4, i + 8} and {int(y) for _, y in met} == {i}
