@@ -41,17 +41,17 @@ def keeps(case, said=""):
 
 
 def state(root):
-    """Everything in a folder: names, kinds, sizes, times, where links lead, bytes."""
+    """Everything in a folder, or a file: names, kinds, sizes, times, where links lead, bytes."""
+    inside = [(folder, folders + files) for folder, folders, files in os.walk(root)]
+    places = [root, *(os.path.join(folder, name) for folder, names in inside for name in names)]
     seen = {}
-    for folder, folders, files in os.walk(root):
-        for name in [".", *folders, *files]:
-            place = os.path.join(folder, name)
-            about, content = os.lstat(place), b""
-            if os.path.islink(place):
-                content = os.readlink(place)
-            elif os.path.isfile(place) and os.access(place, os.R_OK):
-                content = hashlib.sha256(Path(place).read_bytes()).digest()
-            seen[place] = about.st_mode, about.st_size, about.st_mtime_ns, content
+    for place in map(os.fspath, places):
+        about, content = os.lstat(place), b""
+        if os.path.islink(place):
+            content = os.readlink(place)
+        elif os.path.isfile(place) and os.access(place, os.R_OK):
+            content = hashlib.sha256(Path(place).read_bytes()).digest()
+        seen[place] = about.st_mode, about.st_size, about.st_mtime_ns, content
     return seen
 
 

@@ -415,7 +415,7 @@ class Lab:
     def ask(self, method, path, content=None):
         """One request, as the page in the browser would make it; returns status and answer."""
         address, page = f"http://127.0.0.1:{self.port}", requests.Session()
-        page.get(f"{address}/lab")
+        page.get(f"{address}/lab", timeout=30)
         headers = {"X-XSRFToken": page.cookies["_xsrf"]}
         answer = page.request(method, address + path, json=content, headers=headers, timeout=30)
         return answer.status_code, answer.json()
