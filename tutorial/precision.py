@@ -12,7 +12,7 @@ from fastai.torch_core import default_device
 from fastcore.foundation import L
 from torch.amp import GradScaler, autocast
 
-__all__ = ["NativePrecision", "best_dtype", "count_cores", "describe_device", "native_precision"]
+__all__ = ["NativePrecision", "best_dtype", "describe_device", "native_precision"]
 
 
 def native_precision():
@@ -82,7 +82,7 @@ def describe_device():
     if device.type == "cuda":
         return torch.cuda.get_device_name(device), name
     if device.type == "cpu":
-        cores = count_cores()
+        cores = joblib.cpu_count()  # it knows the quota of a container, too
         unit = _fast_bfloat16_unit()
         return f"CPU, {cores} core{'s' * (cores > 1)}", f"{name} ({unit})" if unit else name
     return "Apple GPU" if device.type == "mps" else device.type, name
@@ -117,11 +117,6 @@ def _fast_bfloat16_unit():
     if has.get("amx_bf16"):
         return "AMX"
     return "AVX512-BF16" if has.get("avx512_bf16") else ""
-
-
-def count_cores():
-    """Return the number of cores that this process may use."""
-    return joblib.cpu_count()  # it knows a container's share, too
 
 
 def _channels_last(x):

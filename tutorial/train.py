@@ -24,6 +24,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import joblib
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -40,7 +41,7 @@ from .defaults import fast_defaults
 from .efficientnet import efficientnet_lite0
 from .errors import PictureError, TutorialError
 from .folders import check_folder
-from .precision import count_cores, describe_device
+from .precision import describe_device
 from .report import epoch_line, write_report
 
 PLAN = recipe.HEAD, recipe.ALL
@@ -83,7 +84,7 @@ def load(path, batch, processes):
         )
     while size % share == 1:
         share += 1  # else the last batch would be a single picture, too few for a batch norm
-    cores = count_cores() // local_processes()
+    cores = joblib.cpu_count() // local_processes()
     workers = min(8, cores) if torch.cuda.is_available() else 0
     return recipe.loaders(path, bs=share, drop_last=False, num_workers=workers)
 
