@@ -12,9 +12,9 @@ from torchvision.models import resnet34 as plain_resnet34
 
 from .backbone import body_in_use
 from .draw import use_chinese_fonts
-from .folders import check_folder
+from .folders.check import usable_pictures
 from .folders.findings import BATCH
-from .folders.layout import read_folder
+from .folders.layout import count
 from .folders.reading import examine
 from .hints import explain_skipped_steps
 from .precision import best_dtype, describe_device
@@ -94,10 +94,10 @@ def hello(path, head_epochs, tune_epochs):
     """
     explain_skipped_steps()
     use_chinese_fonts()
-    counts = check_folder(path)
+    pictures = usable_pictures(path)
+    counts = count(pictures)
     device, precision = describe_device()
     train, valid = (sum(counts[split].values()) for split in ("train", "valid"))
-    pictures, _ = read_folder(path)
     tests = len(pictures) - train - valid
     print(f"Python is {platform.python_version()}.")
     print(f"fastai is {fastai.__version__}, on PyTorch {torch.__version__.split('+')[0]}.")

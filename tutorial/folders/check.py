@@ -40,11 +40,16 @@ def check_folder(path):
     FolderError
         Says the first of what `check_images` would say of folders that stop training.
     """
+    return count(usable_pictures(path))
+
+
+def usable_pictures(path):
+    """Return the pictures of a folder, as `read_folder` does, or raise as `check_folder` does."""
     pictures, findings = read_folder(path)
     for finding in worst_first(findings):
         if finding.stops:
             raise FolderError(f"{finding} check_images(path) tells more.")
-    return count(pictures)
+    return pictures
 
 
 def check_images(path):
@@ -53,7 +58,7 @@ def check_images(path):
     Parameters
     ----------
     path : Path or str
-        Holds `train` and `valid`, each with one folder a class, and perhaps `test`.
+        As `check_folder` takes it.
 
     Returns
     -------
@@ -88,9 +93,10 @@ def check_images(path):
 
 def copies(pictures, path):
     """Yield a finding for each file with the same bytes as one before; say how harmful that is."""
-    lengths, seen = Counter(os.path.getsize(one.file) for one in pictures), {}
-    for one in pictures:
-        if lengths[os.path.getsize(one.file)] > 1:  # else it has no equal and need not be read
+    sizes, seen = [os.path.getsize(one.file) for one in pictures], {}
+    alike = Counter(sizes)
+    for one, size in zip(pictures, sizes, strict=True):
+        if alike[size] > 1:  # else it has no equal and need not be read
             first = seen.setdefault(sha256(one.file), one)
             problem = "duplicate"
             if one.split != first.split:

@@ -61,7 +61,7 @@ def read_folder(path):
     Parameters
     ----------
     path : Path or str
-        Holds `train` and `valid`, each with one folder a class, and perhaps `test`.
+        As `check_folder` takes it.
 
     Returns
     -------
