@@ -1,5 +1,6 @@
 """What leaves the notebook: the record for a paper, and the network, whole and safe."""
 
+import copy
 import json
 import os
 import subprocess
@@ -194,6 +195,18 @@ def test_the_record_names_the_body_that_was_used(folder, learn, tmp_path, monkey
 def test_pictures_that_were_squeezed_are_not_called_cropped(record):
     squeezed = {**record, "input": {**record["input"], "fitted": "squish"}}
     assert "Pictures were squeezed to 64" in methods(squeezed)
+
+
+def test_a_record_of_an_earlier_version_is_put_into_words(record):
+    """It did not say how pictures were fitted, nor how each training went, nor how many trained."""
+    before = copy.deepcopy(record)
+    del before["input"]["fitted"], before["training"]["processes"]
+    for stage in before["training"]["schedule"]:
+        del stage["planned"], stage["one_cycle"]
+    before["training"]["callbacks"].remove("still_body")
+    before["training"]["callbacks"].append("bn_freeze")
+    cropped, resized = "scaled and cropped to 64", "resized to 64"
+    assert methods(record).replace(cropped, resized) == methods(before) != methods(record)
 
 
 def test_only_real_trainings_are_noted(folder, learn, tmp_path, monkeypatch):

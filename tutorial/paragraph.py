@@ -50,7 +50,7 @@ def _data(record):
     pictures, fed = record["pictures"], record["input"]
     train, valid = (sum(pictures[split].values()) for split in ("train", "valid"))
     classes = ", ".join(f"{name} ({n})" for name, n in pictures["train"].items())
-    how = FITTED.get(fed["fitted"], "resized")
+    how = FITTED.get(fed.get("fitted"), "resized")
     done = [how + " to {} × {} pixels".format(*fed["pixels"])] if fed["pixels"] else []
     done += ["normalised"] if fed["normalised"] else []
     done += [f"fed in batches of {fed['batch']}"]
@@ -80,17 +80,17 @@ def _network(record):
 def _training(record):
     """Return the sentences on schedule, optimizer, precision, device, versions and seed."""
     training, versions, seed = record["training"], record["versions"], record["seed"]
-    one_cycle = all(fit["one_cycle"] for fit in training["schedule"])
+    one_cycle = all(fit.get("one_cycle", True) for fit in training["schedule"])
     policy = "with the one-cycle policy (Smith, 2018)" if one_cycle else "in this order"
     decoupled = " with decoupled weight decay" if training["decoupled_weight_decay"] else ""
     decay = f" {training['weight_decay']:g}" if decoupled and training["weight_decay"] else ""
     still = "; while frozen, the body's batch-norm layers kept their statistics" * (
-        "still_body" in training["callbacks"]
+        not {"still_body", "bn_freeze"}.isdisjoint(training["callbacks"])  # the latter once was it
     )
     seeds = f"s were {', '.join(map(str, seed))}" if isinstance(seed, list) else f" was {seed}"
     half = record["precision"].startswith(("bfloat16", "float16"))
     mixed = ", with weights and loss in float32," if half else ""
-    company = training["processes"]
+    company = training.get("processes", 1)  # records of earlier versions do not say
     together = f", by {company} processes that shared each batch" * (company > 1)
     return (
         f"It was trained {policy}: {_in_words(training['schedule'])}."
@@ -113,7 +113,7 @@ def _in_words(schedule):
                 "discriminative learning rates (Howard and Ruder, 2018) of up to"
                 f" {low:g} in the first layers and {high:g} in the head"
             )
-        epochs, planned = stage["epochs"], stage["planned"]
+        epochs, planned = stage["epochs"], stage.get("planned", stage["epochs"])
         some = f" of {planned} planned" * (epochs < planned)
         parts.append(f"{stage['layers']} for {epochs}{some} epoch{'s' * (planned != 1)} at {rates}")
     return ", then ".join(parts)
