@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -273,11 +274,12 @@ def test_files_of_another_user_are_named(monkeypatch, server, public, bundled): 
     monkeypatch.setenv("TORCH_HOME", str(public / "torch"))
     cached().parent.mkdir(parents=True)
 
-    def said():
+    def said(ask=body_in_use, **options):
         backbone._choose.cache_clear()
         with untouched(public), ordinary_user():
-            return body_in_use()
+            return ask(**options)
 
+    build = partial(said, resnet34, pretrained=True)
     keeps("the cache folder can't be written to", said())
     cached().write_bytes(PAYLOAD)
     cached().chmod(0o600)
@@ -288,8 +290,7 @@ def test_files_of_another_user_are_named(monkeypatch, server, public, bundled): 
     for kind in ("pth", "safetensors"):
         (public / f"mine.{kind}").touch(mode=0o600)
         monkeypatch.setenv("BODY", str(public / f"mine.{kind}"))
-        with untouched(public), ordinary_user():
-            refused("BODY names a file that can't be read", resnet34, pretrained=True)
+        refused("BODY names a file that can't be read", build)
 
 
 @needs_root
