@@ -93,9 +93,9 @@ class Watch(threading.Thread):
             return
         with suppress(psutil.Error, OSError):
             self._kernel = self._kernel or kernel_below(self._pid)
-            if self._kernel is None:
+            own = self._kernel.memory_info().rss if self._kernel else 0
+            if not own:  # one that has ended holds nothing, until its parent asks how it ended
                 return
-            own = self._kernel.memory_info().rss
             below = sum(map(alone, self._kernel.children(recursive=True)))
             self.looks.append((time.monotonic(), self.cell, own, own + below))
             self.highest = peak(self._kernel.pid) or self.highest

@@ -210,7 +210,7 @@ def test_run_all_is_measured_again_and_again_and_on_a_large_folder(tiny, capfd):
 @pytest.mark.slow
 def test_a_run_that_fails_is_told(tiny, capfd):
     nb = nbformat.read(tiny.with_name("demo.ipynb"), as_version=4)
-    nb.cells[1].source = "time.sleep(1); raise OSError('the disk is full')"
+    nb.cells[1].source = "import time; time.sleep(1); raise OSError('the disk is full')"
     nbformat.write(nb, tiny.with_name("demo.ipynb"))
     assert endurance.main([]) == 1 and not tiny.exists()
     assert endurance.main(["--pictures", "100"]) == 1
